@@ -69,7 +69,7 @@ def _examine_fleet(settings: Settings, state: StateDir) -> list[Finding]:
 
     try:
         with packages():
-            from appliance.fleet import doctor_gather
+            from appliance.fleet.status import doctor_gather
         facts = doctor_gather.gather(settings, state, HostClock().now())
     except (HostError, OSError) as error:
         return [failed("fleet-member", str(error), "wg-appliance fleet status")]

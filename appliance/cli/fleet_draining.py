@@ -10,8 +10,8 @@ import msgspec
 from appliance.cli import admin, output
 from appliance.cli.fleet_server import POLL_S, require_hub
 from appliance.domain.errors import Conflict, NotFound
-from appliance.fleet.identity import FleetFolder
-from appliance.fleet.operations import DRAIN, DrainExit
+from appliance.fleet.membership.identity import FleetFolder
+from appliance.fleet.rpc.operations import DRAIN, DrainExit
 from appliance.store.queries import fleet_members, fleet_requests
 
 if TYPE_CHECKING:

@@ -14,15 +14,17 @@ from appliance.cli.fleet_server import POLL_S, SEE_LOG, import_all, joined_in, r
 from appliance.config.load import read_settings
 from appliance.domain.clock import HostClock, rfc3339
 from appliance.domain.errors import Conflict, ConnectFailed, HostError, InvalidRequest
-from appliance.fleet import certificates, founding, join_token, nats_program
-from appliance.fleet.hub_config import invitation_inbox
-from appliance.fleet.hub_connection import HubConnection
-from appliance.fleet.hub_files import HubFiles, hub_place
+from appliance.fleet.hub import certificates, nats_program
+from appliance.fleet.hub.config import invitation_inbox
+from appliance.fleet.hub.files import HubFiles, hub_place
 from appliance.fleet.hub_part import own_address
-from appliance.fleet.identity import FleetFolder
-from appliance.fleet.link import hub_tls
-from appliance.fleet.nats_client import LinkUser
-from appliance.fleet.nkey import NKey
+from appliance.fleet.joining import founding
+from appliance.fleet.joining import token as join_token
+from appliance.fleet.link.hub_connection import HubConnection
+from appliance.fleet.link.link import hub_tls
+from appliance.fleet.link.nats_client import LinkUser
+from appliance.fleet.link.nkey import NKey
+from appliance.fleet.membership.identity import FleetFolder
 from appliance.network import standing_note
 from appliance.network.public_address import decide
 from appliance.network.uplinks import look

@@ -10,8 +10,9 @@ import msgspec
 from appliance.cli import admin, output
 from appliance.cli.fleet_server import import_all, joined_in
 from appliance.domain.errors import Conflict, InvalidRequest, JoinRefused
-from appliance.fleet import join_token, joining
-from appliance.fleet.identity import FleetFolder
+from appliance.fleet.joining import joining
+from appliance.fleet.joining import token as join_token
+from appliance.fleet.membership.identity import FleetFolder
 from appliance.store.queries import own_accounts
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.cli.admin import Admin
-    from appliance.fleet.join_messages import JoinAnswer, JoinRequest
-    from appliance.fleet.join_token import JoinToken
+    from appliance.fleet.joining.messages import JoinAnswer, JoinRequest
+    from appliance.fleet.joining.token import JoinToken
 
 STDIN = "-"
 MOST_NAMES = 10

@@ -11,10 +11,10 @@ from appliance.cli import admin, output
 from appliance.cli.fleet_server import POLL_S, TAKES_PART_S, import_all, noted, require_hub, require_member, seen
 from appliance.domain.entities import Reason
 from appliance.domain.errors import Conflict, ConnectFailed, HostError, NotFound
-from appliance.fleet import leaving
-from appliance.fleet.directory import TAKEN_OUT
-from appliance.fleet.hub_files import HubFiles, hub_place
-from appliance.fleet.identity import FleetFolder
+from appliance.fleet.hub.files import HubFiles, hub_place
+from appliance.fleet.joining import leaving
+from appliance.fleet.membership.identity import FleetFolder
+from appliance.fleet.presence.directory import TAKEN_OUT
 from appliance.store.queries import fleet_members, fleet_reports, fleet_state, fleet_traces
 from appliance.store.queries import node as node_rows
 from appliance.store.queries import sessions as session_rows
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.cli.admin import Admin
-    from appliance.fleet.identity import Membership
-    from appliance.fleet.members import Role
-    from appliance.fleet.status import FleetStatus
+    from appliance.fleet.membership.identity import Membership
+    from appliance.fleet.membership.members import Role
+    from appliance.fleet.status.status import FleetStatus
 
 REPORTED_S = 60.0
 FORGOTTEN_S = 5.0

@@ -7,16 +7,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import Conflict, HostError
-from appliance.fleet import identity, status_file
-from appliance.fleet.identity import FleetFolder
+from appliance.fleet.membership import identity
+from appliance.fleet.membership.identity import FleetFolder
+from appliance.fleet.status import status_file
 from appliance.store.queries import fleet_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from appliance.cli.admin import Admin
-    from appliance.fleet.identity import Membership
-    from appliance.fleet.status import FleetStatus
+    from appliance.fleet.membership.identity import Membership
+    from appliance.fleet.status.status import FleetStatus
 
 TAKES_PART_S = 40.0
 POLL_S = 0.1

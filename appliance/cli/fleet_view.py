@@ -8,8 +8,8 @@ import msgspec
 
 from appliance.cli import admin, output
 from appliance.cli.fleet_server import noted, require_member
-from appliance.fleet import status as fleet_status
-from appliance.fleet.status import FleetStatus, NodeStatus
+from appliance.fleet.status import status as fleet_status
+from appliance.fleet.status.status import FleetStatus, NodeStatus
 from appliance.store.queries import fleet_members, fleet_state
 
 if TYPE_CHECKING:

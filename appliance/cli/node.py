@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from appliance.cli.admin import Admin
-    from appliance.fleet.status import FleetStatus
+    from appliance.fleet.status.status import FleetStatus
 
 NO_CLIENTS = 3  # the network address, the exit's own and the broadcast address
 

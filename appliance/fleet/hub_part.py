@@ -9,25 +9,26 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from appliance.fleet import away, nats_program
-from appliance.fleet.claim_ledger import ClaimLedger
-from appliance.fleet.claims import KEY_LAPSES_MS, NAME_LAPSES_MS
-from appliance.fleet.fold import Fold
-from appliance.fleet.fold_answers import FoldAnswers
-from appliance.fleet.hub_control import HubControl
-from appliance.fleet.hub_files import HubFiles, hub_place
-from appliance.fleet.hub_upkeep import HOUR_MS, HubFacts, HubUpkeep
-from appliance.fleet.hub_watch import HubWatch
-from appliance.fleet.identity import HubAddress
-from appliance.fleet.join_desk import JoinDesk
-from appliance.fleet.kv import KvRecords
-from appliance.fleet.leaving import LeaveDesk
-from appliance.fleet.ledger import SyncLedger
-from appliance.fleet.link import NatsLink, hub_tls
-from appliance.fleet.nats_client import LinkUser
-from appliance.fleet.nats_server import NatsServer
-from appliance.fleet.nkey import NKey
-from appliance.fleet.streams import NatsStreams
+from appliance.fleet.accounts.ledger import SyncLedger
+from appliance.fleet.claims.claims import KEY_LAPSES_MS, NAME_LAPSES_MS
+from appliance.fleet.claims.kv import KvRecords
+from appliance.fleet.claims.ledger import ClaimLedger
+from appliance.fleet.hub import nats_program
+from appliance.fleet.hub.control import HubControl
+from appliance.fleet.hub.files import HubFiles, hub_place
+from appliance.fleet.hub.nats_server import NatsServer
+from appliance.fleet.hub.upkeep import HOUR_MS, HubFacts, HubUpkeep
+from appliance.fleet.hub.watch import HubWatch
+from appliance.fleet.joining.desk import JoinDesk
+from appliance.fleet.joining.leaving import LeaveDesk
+from appliance.fleet.link.link import NatsLink, hub_tls
+from appliance.fleet.link.nats_client import LinkUser
+from appliance.fleet.link.nkey import NKey
+from appliance.fleet.membership.identity import HubAddress
+from appliance.fleet.reports import away
+from appliance.fleet.reports.fold import Fold
+from appliance.fleet.reports.fold_answers import FoldAnswers
+from appliance.fleet.reports.streams import NatsStreams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from appliance.domain.clock import Clock
-    from appliance.fleet.identity import HubSecrets, Membership
-    from appliance.fleet.link import LinkState
-    from appliance.fleet.roster import Roster
+    from appliance.fleet.link.link import LinkState
+    from appliance.fleet.membership.identity import HubSecrets, Membership
+    from appliance.fleet.membership.roster import Roster
     from appliance.store.database import Store
 
     Task = Callable[[asyncio.Event], Coroutine[Any, Any, None]]

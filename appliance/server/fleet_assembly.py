@@ -9,32 +9,33 @@ from typing import TYPE_CHECKING
 
 from appliance.domain import ids
 from appliance.domain.errors import HostError, StoreUnavailable
-from appliance.fleet import any_exit, terms
-from appliance.fleet.beating import Beating
-from appliance.fleet.beats import Figures, OwnBeats
-from appliance.fleet.caller import Caller
-from appliance.fleet.collector import FleetCounts, rpc_seconds
-from appliance.fleet.counted_call import CountedCall
-from appliance.fleet.directory import Directory
-from appliance.fleet.hub_config import member_inbox
-from appliance.fleet.hub_folds import HubFolds
+from appliance.fleet.accounts import terms
+from appliance.fleet.accounts.caller import Caller
+from appliance.fleet.accounts.replica import Reactions, Replica
+from appliance.fleet.accounts.terms import FollowedTerms
+from appliance.fleet.claims.own_claims import OwnClaims, OwnKey
+from appliance.fleet.hub.config import member_inbox
 from appliance.fleet.hub_part import HubPart, HubPlan, own_address
-from appliance.fleet.identity import FleetFolder
-from appliance.fleet.link import NatsLink, hub_tls
-from appliance.fleet.nats_client import LinkUser
-from appliance.fleet.nkey import NKey
-from appliance.fleet.offline import OfflineTokens, may_open
-from appliance.fleet.own_claims import OwnClaims, OwnKey
-from appliance.fleet.placement import FleetNodes
-from appliance.fleet.replica import Reactions, Replica
-from appliance.fleet.reporting import Reporting, ReportingPace
-from appliance.fleet.roster import Roster
-from appliance.fleet.rpc import Rpc
-from appliance.fleet.seal import Seals
-from appliance.fleet.status import KnownTokens, ReportState, fleet_status
-from appliance.fleet.status_file import StatusNotes
-from appliance.fleet.terms import FollowedTerms
-from appliance.fleet.trusting_view import TrustingView
+from appliance.fleet.link.link import NatsLink, hub_tls
+from appliance.fleet.link.nats_client import LinkUser
+from appliance.fleet.link.nkey import NKey
+from appliance.fleet.membership.identity import FleetFolder
+from appliance.fleet.membership.roster import Roster
+from appliance.fleet.presence.beating import Beating
+from appliance.fleet.presence.beats import Figures, OwnBeats
+from appliance.fleet.presence.counted_call import CountedCall
+from appliance.fleet.presence.directory import Directory
+from appliance.fleet.presence.offline import OfflineTokens, may_open
+from appliance.fleet.presence.placement import FleetNodes
+from appliance.fleet.presence.trusting_view import TrustingView
+from appliance.fleet.reports.hub_folds import HubFolds
+from appliance.fleet.reports.reporting import Reporting, ReportingPace
+from appliance.fleet.routing import any_exit
+from appliance.fleet.rpc.rpc import Rpc
+from appliance.fleet.rpc.seal import Seals
+from appliance.fleet.status.collector import FleetCounts, rpc_seconds
+from appliance.fleet.status.status import KnownTokens, ReportState, fleet_status
+from appliance.fleet.status.status_file import StatusNotes
 from appliance.server.api.offered import as_it_is, nothing
 from appliance.sessions.node import Nodes
 from appliance.store import peer_lives
@@ -46,9 +47,9 @@ if TYPE_CHECKING:
 
     from appliance.config.load import Settings
     from appliance.domain.clock import Moment
-    from appliance.fleet.identity import Membership, NodeKeys
-    from appliance.fleet.link import LinkState
-    from appliance.fleet.status import FleetStatus
+    from appliance.fleet.link.link import LinkState
+    from appliance.fleet.membership.identity import Membership, NodeKeys
+    from appliance.fleet.status.status import FleetStatus
     from appliance.server.served_exit import ServedExit
     from appliance.store.queries.fleet_state import FleetRow
 

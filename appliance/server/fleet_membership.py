@@ -58,7 +58,7 @@ class FleetMembership:
 
     async def _take_part(self, stopping: asyncio.Event) -> None:
         await asyncio.to_thread(_import_part)  # takes a second, and several on a slow host: the exit goes on meanwhile
-        from appliance.fleet.collector import FleetCollector
+        from appliance.fleet.status.collector import FleetCollector
         from appliance.server import fleet_assembly
 
         built = await fleet_assembly.build(self._here)
@@ -100,7 +100,7 @@ class FleetMembership:
 
 
 def _import_part() -> None:
-    import appliance.fleet.collector
+    import appliance.fleet.status.collector
     import appliance.server.fleet_assembly  # noqa: F401
 
 

@@ -1,4 +1,4 @@
-"""Notes which life a peer's counters are in where no restore of the store reaches. See fleet.epochs.
+"""Notes which life a peer's counters are in where no restore of the store reaches. See fleet.reports.epochs.
 
 The file is the state directory's, beside the store: lines of a session and a mark, for this boot alone. It is written
 in the transaction that names a life, before its peer is put; a mark that is noted and not stored is of a life without

@@ -43,7 +43,7 @@ class StateDir:
 
     @property
     def in_fleet(self) -> bool:
-        """Tells whether this host is in a fleet; False too where that may not be looked at. See fleet.identity."""
+        """Tells whether this host is in a fleet; False too where that may not be looked at. See fleet.membership."""
         try:
             return self._membership.exists()
         except PermissionError:

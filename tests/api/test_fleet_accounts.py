@@ -9,7 +9,7 @@ import pytest
 
 from appliance.domain import ids
 from appliance.domain.entities import Token
-from appliance.fleet.replica import Replica
+from appliance.fleet.accounts.replica import Replica
 from appliance.store.queries import accounts, devices, fleet_state, tokens
 from tests.support.api.exit_under_test import Client, serving
 from tests.support.fleet.bus import Bus

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from appliance.domain.errors import StoreUnavailable
-from appliance.fleet.claim_ledger import ClaimLedger
-from appliance.fleet.claim_messages import ClaimKey, ReleaseKey, SettleKey
-from appliance.fleet.own_claims import OwnClaims, OwnKey
+from appliance.fleet.claims.ledger import ClaimLedger
+from appliance.fleet.claims.messages import ClaimKey, ReleaseKey, SettleKey
+from appliance.fleet.claims.own_claims import OwnClaims, OwnKey
 from tests.support.api.exit_under_test import new_key
 from tests.support.fleet.claims_kept import FLEET_KEY, RecordsInMemory
 from tests.support.fleet.exits_under_test import on_fleet

@@ -10,8 +10,8 @@ import pytest
 
 from appliance.domain.errors import NotAnswered
 from appliance.domain.tiers import Tier
-from appliance.fleet.caller import Caller
-from appliance.fleet.operations import DRAIN, DrainExit
+from appliance.fleet.accounts.caller import Caller
+from appliance.fleet.rpc.operations import DRAIN, DrainExit
 from appliance.network.wireguard import keys
 from appliance.sessions.opening import SessionRequest
 from appliance.store.queries import fleet_requests
@@ -22,7 +22,7 @@ from tests.support.fleet.exits_under_test import on_fleet
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from appliance.fleet.claim_messages import Granted, Taken
+    from appliance.fleet.claims.messages import Granted, Taken
     from tests.support.fleet.exits_under_test import ExitsUnderTest
 
 FAILED = "peer apply failed; node may be disconnected"

@@ -18,8 +18,9 @@ from appliance.cli import admin, fleet_draining, fleet_founding, fleet_leaving, 
 from appliance.cli import fleet as fleet_group
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError
-from appliance.fleet import join_token, nats_program
-from appliance.fleet.identity import FleetFolder
+from appliance.fleet.hub import nats_program
+from appliance.fleet.joining import token as join_token
+from appliance.fleet.membership.identity import FleetFolder
 from appliance.network.uplinks import HostView
 from appliance.store.queries import fleet_requests
 from tests.support.cli.command_line import python

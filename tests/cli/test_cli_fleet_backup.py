@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.fleet.identity import FleetFolder, new_fleet_id
+from appliance.fleet.membership.identity import FleetFolder, new_fleet_id
 from appliance.ops.backup import fleet_files
 from appliance.store.queries import fleet_reports, fleet_requests, fleet_state
 from tests.support.cli.backups import content, members, refused, write_members

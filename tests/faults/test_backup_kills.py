@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.fleet.identity import FleetFolder
+from appliance.fleet.membership.identity import FleetFolder
 from tests.faults.powercut import cannot_record
 from tests.support.cli.backups import content, rows
 from tests.support.cli.command_line import PROJECT, CommandLine

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from appliance.fleet import certificates
-from appliance.fleet.certificates import BACKDATED_DAYS, DAY_MS, LEAF_DAYS, Validity, make_authority, make_leaf
+from appliance.fleet.hub import certificates
+from appliance.fleet.hub.certificates import BACKDATED_DAYS, DAY_MS, LEAF_DAYS, Validity, make_authority, make_leaf
 
 NOW = 1_800_000_000_000  # 2027-01-15
 NAME = "abc.hub.internal"
@@ -119,5 +119,5 @@ def test_another_authority_s_key_signs_nothing(authority: certificates.Certified
 
 def test_reading_dates_loads_no_cryptography() -> None:
     """A hub looks each hour; the package costs 9 MB."""
-    code = "import sys; import appliance.fleet.certificates; sys.exit('cryptography' in sys.modules)"
+    code = "import sys; import appliance.fleet.hub.certificates; sys.exit('cryptography' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

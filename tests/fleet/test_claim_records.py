@@ -9,9 +9,9 @@ import pytest
 
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import CutOff
-from appliance.fleet.claim_ledger import ClaimLedger
-from appliance.fleet.kv import KvRecords
-from appliance.fleet.link import NatsLink
+from appliance.fleet.claims.kv import KvRecords
+from appliance.fleet.claims.ledger import ClaimLedger
+from appliance.fleet.link.link import NatsLink
 from tests.support.fleet.claims_kept import keeps_the_contract, races
 from tests.support.fleet.hub_process import SECONDS, HubProcess
 from tests.support.fleet.link_contract import AMS, FRA
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from appliance.fleet.nats_client import LinkUser
+    from appliance.fleet.link.nats_client import LinkUser
 
 
 async def dialled(hub: HubProcess, user: LinkUser) -> NatsLink:

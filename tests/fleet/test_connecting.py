@@ -13,12 +13,12 @@ import pytest
 
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import ConnectFailed, FleetError
-from appliance.fleet.certificates import DAY_MS, make_authority, make_leaf
-from appliance.fleet.connect_failure import Hindrance
-from appliance.fleet.hub_connection import HubConnection
-from appliance.fleet.link import NatsLink, hub_tls
-from appliance.fleet.nats_client import LinkUser
-from appliance.fleet.nkey import NKey
+from appliance.fleet.hub.certificates import DAY_MS, make_authority, make_leaf
+from appliance.fleet.link.connect_failure import Hindrance
+from appliance.fleet.link.hub_connection import HubConnection
+from appliance.fleet.link.link import NatsLink, hub_tls
+from appliance.fleet.link.nats_client import LinkUser
+from appliance.fleet.link.nkey import NKey
 from tests.support.fleet.hub_process import SECONDS, SERVER_NAME, At, HubProcess, free_port
 from tests.support.fleet.link_contract import AMS, until
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from appliance.fleet.link import LinkState
+    from appliance.fleet.link.link import LinkState
 
 NOW = HostClock().now().wall_ms
 

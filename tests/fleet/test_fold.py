@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.domain.errors import FleetError, NotAnswered
-from appliance.fleet.away import folded_of_account, id_ending
-from appliance.fleet.fold import Fold
-from appliance.fleet.fold_answers import FoldAnswers
-from appliance.fleet.folding import merged
-from appliance.fleet.reporting import ReportingPace
-from appliance.fleet.reports import LINES_END, ReportedLife, ReportedLine, ReportedRates, SessionReport
+from appliance.fleet.reports.away import folded_of_account, id_ending
+from appliance.fleet.reports.fold import Fold
+from appliance.fleet.reports.fold_answers import FoldAnswers
+from appliance.fleet.reports.folding import merged
+from appliance.fleet.reports.reporting import ReportingPace
+from appliance.fleet.reports.reports import LINES_END, ReportedLife, ReportedLine, ReportedRates, SessionReport
 from appliance.store.queries import fleet_fold
 from tests.support.api.exit_under_test import until
 from tests.support.fleet.reporting_world import NODE, BusWorld, reporting_world

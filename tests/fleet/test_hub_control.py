@@ -11,12 +11,12 @@ import nats.errors
 import pytest
 
 from appliance.domain.errors import FleetError
-from appliance.fleet.certificates import DAY_MS, make_authority, make_leaf, validity
-from appliance.fleet.hub_config import member_inbox
-from appliance.fleet.hub_control import renew_if_due
-from appliance.fleet.hub_files import HubFiles, hub_place
-from appliance.fleet.members import FleetMember
-from appliance.fleet.nkey import NKey
+from appliance.fleet.hub.certificates import DAY_MS, make_authority, make_leaf, validity
+from appliance.fleet.hub.config import member_inbox
+from appliance.fleet.hub.control import renew_if_due
+from appliance.fleet.hub.files import HubFiles, hub_place
+from appliance.fleet.link.nkey import NKey
+from appliance.fleet.membership.members import FleetMember
 from appliance.ops.install.layout import Layout
 from tests.support.fleet.real_hub import SERVER_NAME, RealHub, now_ms, real_hub, until
 

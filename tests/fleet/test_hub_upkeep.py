@@ -10,10 +10,10 @@ import msgspec
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import CutOff
 from appliance.domain.fleet_member import FleetMember
-from appliance.fleet.hub_config import ServerFiles
-from appliance.fleet.hub_upkeep import OUT_MS, TOLD_MS, HubFacts, HubUpkeep
-from appliance.fleet.identity import HubAddress, HubSecrets, Membership
-from appliance.fleet.nkey import NKey
+from appliance.fleet.hub.config import ServerFiles
+from appliance.fleet.hub.upkeep import OUT_MS, TOLD_MS, HubFacts, HubUpkeep
+from appliance.fleet.link.nkey import NKey
+from appliance.fleet.membership.identity import HubAddress, HubSecrets, Membership
 from appliance.store.database import Store
 from appliance.store.queries import fleet_invites, fleet_members
 from appliance.store.queries.fleet_invites import Invite
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from appliance.fleet.certificates import CertifiedKey
-    from appliance.fleet.hub_config import HubSettings
+    from appliance.fleet.hub.certificates import CertifiedKey
+    from appliance.fleet.hub.config import HubSettings
 
 MEMBERSHIP = Membership("flt_1", "fra1", "hub", (HubAddress("192.0.2.1:7422", "f.hub.internal"),), "PEM", b"k" * 32)
 FACTS = HubFacts(

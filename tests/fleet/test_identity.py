@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.errors import HostError
-from appliance.fleet.hub_config import NODE_ID, USER_KEY
-from appliance.fleet.identity import (
+from appliance.fleet.hub.config import NODE_ID, USER_KEY
+from appliance.fleet.link.nkey import NKey
+from appliance.fleet.membership.identity import (
     FleetFolder,
     HubAddress,
     HubSecrets,
@@ -18,7 +19,6 @@ from appliance.fleet.identity import (
     new_fleet_key,
     new_keys,
 )
-from appliance.fleet.nkey import NKey
 from appliance.store.file_owner import acting_as_owner
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from appliance.domain.entities import Account
 from appliance.domain.errors import CutOff, JoinRefused
 from appliance.domain.fleet_member import FleetMember
 from appliance.domain.tiers import Tier
-from appliance.fleet import joining
-from appliance.fleet.beats import SPOKEN
-from appliance.fleet.hub_config import join_subject
-from appliance.fleet.identity import HubAddress, Membership, new_keys
-from appliance.fleet.join_desk import JoinDesk
-from appliance.fleet.join_messages import JoinRequest
-from appliance.fleet.nkey import NKey
+from appliance.fleet.hub.config import join_subject
+from appliance.fleet.joining import joining
+from appliance.fleet.joining.desk import JoinDesk
+from appliance.fleet.joining.messages import JoinRequest
+from appliance.fleet.link.nkey import NKey
+from appliance.fleet.membership.identity import HubAddress, Membership, new_keys
+from appliance.fleet.presence.beats import SPOKEN
 from appliance.store.database import Store
 from appliance.store.queries import accounts, fleet_invites, fleet_members, fleet_state, tokens
 from appliance.store.queries.account_offers import OfferedAccount, OfferedToken

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from appliance.domain.fleet_member import FleetMember
-from appliance.fleet.join_messages import JoinFacts, JoinRequest, has_joined, refusal
-from appliance.fleet.nkey import NKey
+from appliance.fleet.joining.messages import JoinFacts, JoinRequest, has_joined, refusal
+from appliance.fleet.link.nkey import NKey
 from appliance.store.queries.fleet_invites import Invite
 
 NOW = 1_800_000_000_000

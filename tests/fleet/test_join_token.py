@@ -8,9 +8,9 @@ import ssl
 import pytest
 
 from appliance.domain.errors import InvalidRequest
-from appliance.fleet.certificates import make_authority
-from appliance.fleet.join_token import JoinToken, decode, encode
-from appliance.fleet.nkey import NKey
+from appliance.fleet.hub.certificates import make_authority
+from appliance.fleet.joining.token import JoinToken, decode, encode
+from appliance.fleet.link.nkey import NKey
 
 NOW = 1_800_000_000_000
 HOUR_MS = 3_600_000

@@ -15,14 +15,15 @@ from appliance.domain.clock import HostClock
 from appliance.domain.entities import Account
 from appliance.domain.errors import Conflict, ConnectFailed, FleetError, JoinRefused
 from appliance.domain.tiers import Tier
-from appliance.fleet import founding, join_token, joining
-from appliance.fleet.hub_config import invitation_inbox, join_subject, member_inbox
-from appliance.fleet.hub_files import HubFiles, hub_place
-from appliance.fleet.identity import FleetFolder
-from appliance.fleet.link import NatsLink, hub_tls
-from appliance.fleet.nats_client import LinkUser
-from appliance.fleet.nkey import NKey
-from appliance.fleet.offline import may_open
+from appliance.fleet.hub.config import invitation_inbox, join_subject, member_inbox
+from appliance.fleet.hub.files import HubFiles, hub_place
+from appliance.fleet.joining import founding, joining
+from appliance.fleet.joining import token as join_token
+from appliance.fleet.link.link import NatsLink, hub_tls
+from appliance.fleet.link.nats_client import LinkUser
+from appliance.fleet.link.nkey import NKey
+from appliance.fleet.membership.identity import FleetFolder
+from appliance.fleet.presence.offline import may_open
 from appliance.ops.install.layout import Layout
 from appliance.store.database import Store
 from appliance.store.queries import accounts, fleet_members, fleet_state
@@ -33,9 +34,9 @@ from tests.support.fleet.real_hub import until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from appliance.fleet.identity import Membership, NodeKeys
-    from appliance.fleet.join_messages import JoinAnswer
-    from appliance.fleet.join_token import JoinToken
+    from appliance.fleet.joining.messages import JoinAnswer
+    from appliance.fleet.joining.token import JoinToken
+    from appliance.fleet.membership.identity import Membership, NodeKeys
 
 OWNER = Account("acc_1", "owner", Tier.PAID, False, 1)
 

@@ -9,9 +9,9 @@ import pytest
 
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import FleetError
-from appliance.fleet import leaving
-from appliance.fleet.leaving import LeaveDesk
-from appliance.fleet.members import FleetMember
+from appliance.fleet.joining import leaving
+from appliance.fleet.joining.leaving import LeaveDesk
+from appliance.fleet.membership.members import FleetMember
 from appliance.store.database import Store
 from appliance.store.queries import fleet_members
 from tests.support.fleet.bus import Bus
@@ -19,7 +19,7 @@ from tests.support.fleet.bus import Bus
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from appliance.fleet.members import Role
+    from appliance.fleet.membership.members import Role
 
 AMS, FRA = "nod_" + "a" * 24, "nod_" + "f" * 24
 

@@ -10,7 +10,7 @@ import pytest
 from nats.js.api import DiscardPolicy, StreamConfig
 
 from appliance.domain.clock import HostClock
-from appliance.fleet.link import NatsLink
+from appliance.fleet.link.link import NatsLink
 from tests.support.fleet.hub_process import SECONDS, HubProcess
 from tests.support.fleet.link_contract import AMS, FRA, LinkContract, until
 from tests.support.fleet.relay import Relay
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from appliance.fleet.nats_client import LinkUser
+    from appliance.fleet.link.nats_client import LinkUser
     from tests.support.fleet.link_contract import HubWorld
 
 

@@ -12,10 +12,10 @@ import pytest
 
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import CutOff, NotAnswered
-from appliance.fleet.connect_failure import Hindrance
-from appliance.fleet.hub_connection import HubConnection
-from appliance.fleet.link import NatsLink
-from appliance.fleet.subscription import MOST_AT_WORK
+from appliance.fleet.link.connect_failure import Hindrance
+from appliance.fleet.link.hub_connection import HubConnection
+from appliance.fleet.link.link import NatsLink
+from appliance.fleet.link.subscription import MOST_AT_WORK
 from tests.support.fleet.hub_process import SECONDS, HubProcess
 from tests.support.fleet.link_contract import AMS, FRA, Inbox, echo, until
 from tests.support.fleet.relay import Relay
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from appliance.fleet.link import LinkState
-    from appliance.fleet.wire import Message
+    from appliance.fleet.link.link import LinkState
+    from appliance.fleet.link.wire import Message
 
 HB = f"wga.hb.{AMS}"
 

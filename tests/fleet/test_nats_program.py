@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.errors import HostError
-from appliance.fleet import nats_program
+from appliance.fleet.hub import nats_program
 from tests.support.fleet.nats_program import NATS_SERVER
 
 if TYPE_CHECKING:

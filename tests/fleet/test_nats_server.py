@@ -53,8 +53,8 @@ def test_it_ends_with_serve_and_is_started_again_when_it_is_killed(tmp_path: Pat
 RUN = """
 import asyncio, sys
 from pathlib import Path
-from appliance.fleet.hub_files import hub_place
-from appliance.fleet.nats_server import NatsServer
+from appliance.fleet.hub.files import hub_place
+from appliance.fleet.hub.nats_server import NatsServer
 from appliance.ops.install.layout import Layout
 from tests.support.fleet.nats_program import NATS_SERVER
 
@@ -119,7 +119,7 @@ def test_one_that_has_outlived_its_serve_makes_way(tmp_path: Path) -> None:
 
 def test_another_program_s_streams_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever holds the lock, and is no server by this configuration, is named by what finds it."""
-    monkeypatch.setattr("appliance.fleet.nats_server.LOCK_S", 0.2)
+    monkeypatch.setattr("appliance.fleet.hub.nats_server.LOCK_S", 0.2)
     hub = RealHub(tmp_path)
 
     async def scene() -> None:

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from appliance.domain.clock import HostClock, Moment
-from appliance.fleet.doctor_facts import standing
-from appliance.fleet.link import NatsLink
-from appliance.fleet.status import KnownTokens, ReportState, fleet_status
-from appliance.fleet.status_file import NotedStatus
+from appliance.fleet.link.link import NatsLink
+from appliance.fleet.status.doctor_facts import standing
+from appliance.fleet.status.status import KnownTokens, ReportState, fleet_status
+from appliance.fleet.status.status_file import NotedStatus
 from appliance.ops.doctor import fleet
 from appliance.ops.doctor.fleet import FleetFacts
 from tests.support.fleet.hub_process import SECONDS, HubProcess

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.errors import FleetError
-from appliance.fleet.reporting import ReportingPace
+from appliance.fleet.reports.reporting import ReportingPace
 from appliance.store.queries import fleet_reports
 from tests.support.fleet.reporting_world import NODE, BusWorld, reporting_world
 

@@ -17,13 +17,13 @@ from nats.js.api import ConsumerConfig, DeliverPolicy, DiscardPolicy, StreamConf
 
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import NotPermitted
-from appliance.fleet import hub_config
-from appliance.fleet.hub_config import member_rights
-from appliance.fleet.hub_connection import HubConnection
-from appliance.fleet.link import NatsLink
-from appliance.fleet.rpc import Rpc
-from appliance.fleet.rpc_messages import RpcMessage, encoded
-from appliance.fleet.seal import Seals
+from appliance.fleet.hub import config as hub_config
+from appliance.fleet.hub.config import member_rights
+from appliance.fleet.link.hub_connection import HubConnection
+from appliance.fleet.link.link import NatsLink
+from appliance.fleet.rpc.rpc import Rpc
+from appliance.fleet.rpc.rpc_messages import RpcMessage, encoded
+from appliance.fleet.rpc.seal import Seals
 from tests.support.fleet.bus import covers, matches
 from tests.support.fleet.hub_process import SECONDS, HubProcess
 from tests.support.fleet.link_contract import AMS, FRA, Inbox, echo, until
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from nats.js.kv import KeyValue
 
-    from appliance.fleet.nats_client import LinkUser
+    from appliance.fleet.link.nats_client import LinkUser
 
 AMS_RECORD, FRA_RECORD = f"wga.state.{AMS}.s.1.1", f"wga.state.{FRA}.s.1.1"
 

@@ -12,10 +12,10 @@ from nats.js.errors import APIError, ServerError, ServiceUnavailableError
 
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import CutOff, FleetError, NotAnswered, StreamFull
+from appliance.fleet.claims.kv import KvRecords
 from appliance.fleet.hub_part import DEVICE_NAMES, KEYS
-from appliance.fleet.kv import KvRecords
-from appliance.fleet.link import NatsLink
-from appliance.fleet.streams import NatsStreams, stream_of
+from appliance.fleet.link.link import NatsLink
+from appliance.fleet.reports.streams import NatsStreams, stream_of
 from tests.support.api.exit_under_test import serving
 from tests.support.fleet.hub_process import SECONDS, HubProcess
 from tests.support.fleet.reporting_world import NODE, ReportingWorld

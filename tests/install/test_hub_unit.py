@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.fleet.nats_program import TESTED
+from appliance.fleet.hub.nats_program import TESTED
 from tests.support.fleet.patience import closed, opened
 from tests.support.fleet.world import new_fleet_world
 from tests.support.install import debian, sandbox

@@ -12,7 +12,7 @@ import pytest
 
 from appliance.domain.entities import Account
 from appliance.domain.tiers import Tier
-from appliance.fleet.account_merge import AccountMerge, merge, take_in
+from appliance.fleet.accounts.merge import AccountMerge, merge, take_in
 from appliance.store.queries import account_offers, accounts, devices
 from appliance.store.queries.account_offers import OfferedAccount, OfferedToken
 from tests.support.fleet.followers import AMS, followed, turn

@@ -11,7 +11,7 @@ from nats.errors import Error
 
 from appliance.domain.clock import Moment
 from appliance.domain.errors import CutOff
-from appliance.fleet.connect_failure import TEXTS, Hindrance, connect_failed, hindrance
+from appliance.fleet.link.connect_failure import TEXTS, Hindrance, connect_failed, hindrance
 
 NOW = Moment(1_790_000_400_000, 0, "boot-1")
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.domain.errors import NoActiveNodeInRegion, NoActiveNodes
-from appliance.fleet import choice
-from appliance.fleet.directory import Presence
+from appliance.fleet.presence import choice
+from appliance.fleet.presence.directory import Presence
 from tests.support.fleet.members import AMS, FRA, HERE, SIN, a_beat, a_member
 
 if TYPE_CHECKING:

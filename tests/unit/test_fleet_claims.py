@@ -9,13 +9,13 @@ import msgspec
 import pytest
 
 from appliance.domain.errors import CutOff, DeviceNameTaken, InvalidRequest, KeyInUse, NotAnswered
-from appliance.fleet import claims as ledger_claims
-from appliance.fleet import own_claims
-from appliance.fleet.claim_ledger import ClaimLedger
-from appliance.fleet.claim_messages import HeldKey, HeldName, Renew
-from appliance.fleet.claiming import Whereabouts
-from appliance.fleet.claims import KEY_LAPSES_MS, NAME_LAPSES_MS, key_name, record_of_name
-from appliance.fleet.own_claims import OwnClaims, OwnKey
+from appliance.fleet.claims import claims as ledger_claims
+from appliance.fleet.claims import own_claims
+from appliance.fleet.claims.claiming import Whereabouts
+from appliance.fleet.claims.claims import KEY_LAPSES_MS, NAME_LAPSES_MS, key_name, record_of_name
+from appliance.fleet.claims.ledger import ClaimLedger
+from appliance.fleet.claims.messages import HeldKey, HeldName, Renew
+from appliance.fleet.claims.own_claims import OwnClaims, OwnKey
 from tests.support.fleet.bus import Bus
 from tests.support.fleet.claims_kept import FLEET_KEY, RecordsInMemory, keeps_the_contract, races
 from tests.support.virtual_clock import VirtualClock
@@ -23,7 +23,7 @@ from tests.support.virtual_clock import VirtualClock
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from appliance.fleet.claiming import Claims
+    from appliance.fleet.claims.claiming import Claims
 
 AMS, LIS = "nod_" + "2" * 24, "nod_" + "3" * 24
 KEY = b"\x01" * 32

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from appliance.fleet import beats
-from appliance.fleet.beats import MeanRate, encoded, parse
-from appliance.fleet.directory import DEAD_MS, Directory, Presence
+from appliance.fleet.presence import beats
+from appliance.fleet.presence.beats import MeanRate, encoded, parse
+from appliance.fleet.presence.directory import DEAD_MS, Directory, Presence
 from tests.support.fleet.members import AMS, FRA, HERE, a_beat, a_member, at
 from tests.support.virtual_clock import AFTERNOON
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from appliance.fleet.directory import TAKEN_OUT, UNHEARD, Presence
-from appliance.fleet.doctor_facts import standing
-from appliance.fleet.link import LinkState
-from appliance.fleet.status import KnownTokens, ReportState, fleet_status
-from appliance.fleet.status_file import NotedStatus
+from appliance.fleet.link.link import LinkState
+from appliance.fleet.presence.directory import TAKEN_OUT, UNHEARD, Presence
+from appliance.fleet.status.doctor_facts import standing
+from appliance.fleet.status.status import KnownTokens, ReportState, fleet_status
+from appliance.fleet.status.status_file import NotedStatus
 from appliance.ops.doctor import fleet
 from appliance.ops.doctor.diagnosis import diagnose_fleet
 from appliance.ops.doctor.finding import Finding, Status

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from appliance.domain.charges import Amount, Charge
 from appliance.domain.pricing import Rates
-from appliance.fleet.epochs import (
+from appliance.fleet.reports.epochs import (
     NOTHING,
     CountedUntil,
     Epoch,

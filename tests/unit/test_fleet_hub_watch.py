@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from appliance.domain.errors import CutOff
-from appliance.fleet.hub_watch import MOST_BYTES_PER_S, MOST_CONNECTIONS, MOST_PER_S, HubWatch, UserConnection
+from appliance.fleet.hub.watch import MOST_BYTES_PER_S, MOST_CONNECTIONS, MOST_PER_S, HubWatch, UserConnection
 from tests.support.virtual_clock import VirtualClock
 
 

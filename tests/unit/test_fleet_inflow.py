@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appliance.fleet.inflow import KNOWN, OF_BEATS, OF_OTHERS, Inflow
+from appliance.fleet.link.inflow import KNOWN, OF_BEATS, OF_OTHERS, Inflow
 
 
 def taken(inflow: Inflow, subject: bytes, messages: int, now_s: float) -> int:

@@ -34,11 +34,11 @@ from appliance.domain.errors import (
 )
 from appliance.domain.quota import Quota
 from appliance.domain.tiers import Tier
-from appliance.fleet.caller import Caller, token_of
-from appliance.fleet.exits import AT_ONCE, Exits
-from appliance.fleet.facts import DeviceFacts, SessionFacts, TunnelRecord
-from appliance.fleet.failures import Failure, described, error_of
-from appliance.fleet.operations import ABORT, OPEN, OperationDone, OperationReply, TakeBack
+from appliance.fleet.accounts.caller import Caller, token_of
+from appliance.fleet.rpc.exits import AT_ONCE, Exits
+from appliance.fleet.rpc.facts import DeviceFacts, SessionFacts, TunnelRecord
+from appliance.fleet.rpc.failures import Failure, described, error_of
+from appliance.fleet.rpc.operations import ABORT, OPEN, OperationDone, OperationReply, TakeBack
 from appliance.network.wireguard.client_config import Endpoint, TunnelFacts
 from appliance.store.database import Store
 from appliance.store.queries import fleet_requests as rows

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.errors import NoActiveNodeInRegion, NoActiveNodes
-from appliance.fleet.beats import encoded, parse
-from appliance.fleet.link import LinkState
-from appliance.fleet.status import KnownTokens, ReportState, fleet_status, rows
+from appliance.fleet.link.link import LinkState
+from appliance.fleet.presence.beats import encoded, parse
+from appliance.fleet.status.status import KnownTokens, ReportState, fleet_status, rows
 from tests.support.fleet.bus import BusMessage
 from tests.support.fleet.members import AMS, FRA, SIN, a_beat, a_member
 from tests.support.fleet.presence import LOOK_S, PresenceWorld, PresentExit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from appliance.fleet.reading import Unreadable, read
+from appliance.fleet.link.reading import Unreadable, read
 
 
 class Asked(msgspec.Struct):

@@ -15,11 +15,11 @@ from appliance.domain.entities import Account
 from appliance.domain.errors import NoActiveNodes, StoreUnavailable
 from appliance.domain.fleet_member import FleetMember
 from appliance.domain.tiers import Tier
-from appliance.fleet import ledger
-from appliance.fleet.ledger import PAGE_BYTES
-from appliance.fleet.offline import OfflineTokens, may_open
-from appliance.fleet.replica import Reactions, Replica
-from appliance.fleet.sync_messages import SyncAnswer, SyncRequest
+from appliance.fleet.accounts import ledger
+from appliance.fleet.accounts.ledger import PAGE_BYTES
+from appliance.fleet.accounts.replica import Reactions, Replica
+from appliance.fleet.accounts.sync_messages import SyncAnswer, SyncRequest
+from appliance.fleet.presence.offline import OfflineTokens, may_open
 from appliance.store.queries import accounts, devices, fleet_changes, fleet_members, fleet_state, fleet_terms, tokens
 from tests.support.fleet.followers import AMS, FRA, LIS, followed, following, replicated, turn
 from tests.support.unit.a_device import A_DEVICE

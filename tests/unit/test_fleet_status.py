@@ -11,13 +11,13 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 
 from appliance.domain.errors import ConnectFailed
-from appliance.fleet import status_file
-from appliance.fleet.collector import FleetCollector, FleetCounts, rpc_seconds
-from appliance.fleet.connect_failure import Hindrance
-from appliance.fleet.directory import Presence
-from appliance.fleet.link import LinkState
-from appliance.fleet.status import HEADINGS, SPARE, KnownTokens, ReportState, fields, fleet_status, rows
-from appliance.fleet.status_file import NotedStatus, StatusNotes
+from appliance.fleet.link.connect_failure import Hindrance
+from appliance.fleet.link.link import LinkState
+from appliance.fleet.presence.directory import Presence
+from appliance.fleet.status import status_file
+from appliance.fleet.status.collector import FleetCollector, FleetCounts, rpc_seconds
+from appliance.fleet.status.status import HEADINGS, SPARE, KnownTokens, ReportState, fields, fleet_status, rows
+from appliance.fleet.status.status_file import NotedStatus, StatusNotes
 from tests.support.fleet.members import AMS, HERE, SIN, a_beat, a_member, at
 from tests.support.virtual_clock import AFTERNOON, VirtualClock
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.domain.clock import Moment
-    from appliance.fleet.status import FleetStatus
+    from appliance.fleet.status.status import FleetStatus
 
 HOLD = KnownTokens(hold=True, until=AFTERNOON + 3600_000)
 NEVER_HEARD = Presence(a_member(SIN, "sin1", "as"), None, False, None, None, "not heard yet", asked=False)

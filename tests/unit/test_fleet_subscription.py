@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from appliance.fleet.subscription import OF_ONE, OF_ONE_AT_WORK, OF_ONE_BYTES, Subscription, sender_of
+from appliance.fleet.link.subscription import OF_ONE, OF_ONE_AT_WORK, OF_ONE_BYTES, Subscription, sender_of
 from tests.support.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from appliance.fleet.wire import Message
+    from appliance.fleet.link.wire import Message
 
 THIEF, FRA, HUB = "nod_" + "a" * 24, "nod_" + "f" * 24, "nod_" + "0" * 24
 

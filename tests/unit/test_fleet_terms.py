@@ -13,8 +13,8 @@ import pytest
 from appliance.config.load import parse_settings
 from appliance.config.plans import Terms
 from appliance.domain.errors import FleetError
-from appliance.fleet import terms
-from appliance.fleet.terms import FollowedTerms, over, told
+from appliance.fleet.accounts import terms
+from appliance.fleet.accounts.terms import FollowedTerms, over, told
 from tests.support.fleet.followers import AMS, followed, turn
 
 if TYPE_CHECKING:

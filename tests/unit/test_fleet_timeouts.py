@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.errors import CutOff, NoResponder, NotAnswered
-from appliance.fleet.counted_call import CountedCall
+from appliance.fleet.presence.counted_call import CountedCall
 from tests.support.fleet.members import AMS, SIN, a_member
 from tests.support.fleet.presence import PresenceWorld
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from appliance.fleet.fold import fold_reports
-from appliance.fleet.hub_folds import HubFolds
-from appliance.fleet.reports import SessionReport
+from appliance.fleet.reports.fold import fold_reports
+from appliance.fleet.reports.hub_folds import HubFolds
+from appliance.fleet.reports.reports import SessionReport
 from appliance.store.database import Store
 from appliance.store.queries import fleet_reports
 

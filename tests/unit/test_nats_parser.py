@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from nats.errors import ProtocolError
 
-from appliance.fleet.nats_parser import LONGEST_LINE, MessageParser
+from appliance.fleet.link.nats_parser import LONGEST_LINE, MessageParser
 
 STREAM = (
     b'INFO {"server_id":"x"}\r\n'

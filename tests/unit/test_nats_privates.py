@@ -12,8 +12,8 @@ from nats.aio.client import Client
 from nats.aio.transport import Transport
 from nats.protocol import parser
 
-from appliance.fleet.nats_client import CuttingTransport, HubClient, LinkUser
-from appliance.fleet.nkey import NKey
+from appliance.fleet.link.nats_client import CuttingTransport, HubClient, LinkUser
+from appliance.fleet.link.nkey import NKey
 
 if TYPE_CHECKING:
     import ssl

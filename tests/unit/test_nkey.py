@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from nacl.signing import VerifyKey
 
-from appliance.fleet.nkey import NKey, check_public
+from appliance.fleet.link.nkey import NKey, check_public
 
 # Made with nkeys 0.2.1 (https://pypi.org/project/nkeys/) from 32 zero bytes.
 ZERO_SEED = "SUAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAEQ"

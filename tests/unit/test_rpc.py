@@ -10,10 +10,10 @@ import pytest
 from nacl.public import PrivateKey
 
 from appliance.domain.errors import CutOff, NoResponder, NotAnswered, RpcFailed
-from appliance.fleet import rpc_messages
-from appliance.fleet.rpc import AT_WORK, MOST_BYTES, OF_ONE_SENDER, Rpc
-from appliance.fleet.rpc_messages import AHEAD_MS, FRESH_MS, Fresh, RpcCode, RpcMessage, decoded, encoded
-from appliance.fleet.seal import OVERHEAD, NoSuchMember, NotSealed, Seals
+from appliance.fleet.rpc import rpc_messages
+from appliance.fleet.rpc.rpc import AT_WORK, MOST_BYTES, OF_ONE_SENDER, Rpc
+from appliance.fleet.rpc.rpc_messages import AHEAD_MS, FRESH_MS, Fresh, RpcCode, RpcMessage, decoded, encoded
+from appliance.fleet.rpc.seal import OVERHEAD, NoSuchMember, NotSealed, Seals
 from tests.support.fleet.bus import Bus
 from tests.support.fleet.link_contract import AMS, FRA, Inbox, until
 from tests.support.virtual_clock import VirtualClock

@@ -1,4 +1,4 @@
-"""Queries the lives of peers' counters: in one boot, on one interface, until the peer is removed. See fleet.epochs.
+"""Queries the lives of peers' counters: in one boot, on one interface, until the peer is removed. See reports.epochs.
 
 Triggers keep the last counters of each, in a fleet alone. The one that a session begins with has no mark, so that to
 open a session costs nothing here; each that begins later has a random one.

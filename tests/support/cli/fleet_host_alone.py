@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.fleet.identity import FleetFolder, HubAddress, HubSecrets, Membership, new_fleet_id, new_fleet_key
+from appliance.fleet.membership.identity import (
+    FleetFolder,
+    HubAddress,
+    HubSecrets,
+    Membership,
+    new_fleet_id,
+    new_fleet_key,
+)
 from appliance.store.queries import fleet_changes, fleet_reports, fleet_state
 
 if TYPE_CHECKING:
     import aiosqlite
 
-    from appliance.fleet.members import Role
+    from appliance.fleet.membership.members import Role
     from tests.support.cli.command_line import CommandLine
 
 FLEET = new_fleet_id()

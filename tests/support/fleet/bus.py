@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from appliance.domain.clock import Clock
-    from appliance.fleet.wire import Message
+    from appliance.fleet.link.wire import Message
 
 EXPORTED = ("wga.state.>", "wga.led.>", "wga.join.>")  # by HUB, to FLEET
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import CutOff, NoResponder
-from appliance.fleet.fold import Streamed
+from appliance.fleet.reports.fold import Streamed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

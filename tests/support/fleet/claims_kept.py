@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import FleetError, InvalidRequest
-from appliance.fleet.claim_records import Versioned
-from appliance.fleet.own_claims import OwnClaims
-from appliance.fleet.wire import PREFIX
+from appliance.fleet.claims.own_claims import OwnClaims
+from appliance.fleet.claims.records import Versioned
+from appliance.fleet.link.wire import PREFIX
 
 if TYPE_CHECKING:
-    from appliance.fleet.claim_ledger import ClaimLedger
-    from appliance.fleet.claim_records import ClaimRecords
-    from appliance.fleet.wire import HubLink, Message
+    from appliance.fleet.claims.ledger import ClaimLedger
+    from appliance.fleet.claims.records import ClaimRecords
+    from appliance.fleet.link.wire import HubLink, Message
 
 FLEET_KEY = bytes(32)
 

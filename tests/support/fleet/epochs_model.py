@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 
 from appliance.domain.charges import Amount
-from appliance.fleet.epochs import (
+from appliance.fleet.reports.epochs import (
     NOTHING,
     Basis,
     Epoch,

@@ -32,12 +32,12 @@ from appliance.domain.errors import (
     NotAnswered,
 )
 from appliance.domain.tiers import Tier
-from appliance.fleet import any_exit
-from appliance.fleet.caller import Caller
-from appliance.fleet.claim_messages import ClaimKey, ClaimName, Granted, ReleaseKey, ReleaseName, SettleKey, Taken
-from appliance.fleet.claiming import Whereabouts
-from appliance.fleet.claims import KeyClaimLedger, KeyRecord, NameClaimLedger, NewClaims, key_name
-from appliance.fleet.reported import Folded
+from appliance.fleet.accounts.caller import Caller
+from appliance.fleet.claims.claiming import Whereabouts
+from appliance.fleet.claims.claims import KeyClaimLedger, KeyRecord, NameClaimLedger, NewClaims, key_name
+from appliance.fleet.claims.messages import ClaimKey, ClaimName, Granted, ReleaseKey, ReleaseName, SettleKey, Taken
+from appliance.fleet.reports.reported import Folded
+from appliance.fleet.routing import any_exit
 from appliance.network.exit_node import build_exit
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import tokens as token_rows
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
     from pathlib import Path
 
-    from appliance.fleet.any_exit import AnyExit
-    from appliance.fleet.operations import Place
+    from appliance.fleet.routing.any_exit import AnyExit
+    from appliance.fleet.rpc.operations import Place
     from tests.support.api.exit_under_test import ExitUnderTest
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from appliance.domain import ids
 from appliance.domain.entities import Account, Token
 from appliance.domain.tiers import Tier
-from appliance.fleet.ledger import SyncLedger
-from appliance.fleet.replica import Reactions, Replica
+from appliance.fleet.accounts.ledger import SyncLedger
+from appliance.fleet.accounts.replica import Reactions, Replica
 from appliance.store.database import Store
 from appliance.store.queries import accounts, fleet_changes, fleet_state, tokens
 from tests.support.fleet.bus import Bus

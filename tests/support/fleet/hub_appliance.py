@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.domain.clock import HostClock
-from appliance.fleet import founding
-from appliance.fleet.hub_control import HubControl
-from appliance.fleet.hub_files import HubFiles, hub_place
-from appliance.fleet.hub_upkeep import HubFacts, HubUpkeep
-from appliance.fleet.identity import FleetFolder, Membership
-from appliance.fleet.join_desk import JoinDesk
-from appliance.fleet.link import NatsLink, hub_tls
-from appliance.fleet.nats_client import LinkUser
-from appliance.fleet.nats_server import NatsServer
-from appliance.fleet.nkey import NKey
+from appliance.fleet.hub.control import HubControl
+from appliance.fleet.hub.files import HubFiles, hub_place
+from appliance.fleet.hub.nats_server import NatsServer
+from appliance.fleet.hub.upkeep import HubFacts, HubUpkeep
+from appliance.fleet.joining import founding
+from appliance.fleet.joining.desk import JoinDesk
+from appliance.fleet.link.link import NatsLink, hub_tls
+from appliance.fleet.link.nats_client import LinkUser
+from appliance.fleet.link.nkey import NKey
+from appliance.fleet.membership.identity import FleetFolder, Membership
 from appliance.ops.install.layout import Layout
 from appliance.store.database import Store
 from tests.support.fleet.nats_program import NATS_SERVER

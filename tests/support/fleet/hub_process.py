@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.domain.clock import HostClock
-from appliance.fleet.certificates import make_authority, make_leaf
-from appliance.fleet.hub_config import HubSettings, ServerFiles, member_inbox, render
-from appliance.fleet.link import hub_tls
-from appliance.fleet.members import FleetMember
-from appliance.fleet.nats_client import LinkUser
-from appliance.fleet.nkey import NKey
+from appliance.fleet.hub.certificates import make_authority, make_leaf
+from appliance.fleet.hub.config import HubSettings, ServerFiles, member_inbox, render
+from appliance.fleet.link.link import hub_tls
+from appliance.fleet.link.nats_client import LinkUser
+from appliance.fleet.link.nkey import NKey
+from appliance.fleet.membership.members import FleetMember
 from tests.support.fleet.nats_program import NATS_SERVER
 
 if TYPE_CHECKING:
     import ssl
 
-    from appliance.fleet.certificates import CertifiedKey
+    from appliance.fleet.hub.certificates import CertifiedKey
 
 SERVER_NAME = "hub.fleet.internal"
 SECONDS = 60

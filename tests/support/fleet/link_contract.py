@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
-    from appliance.fleet.wire import HubLink, Message
+    from appliance.fleet.link.wire import HubLink, Message
 
 SECONDS_A_TEST = 110
 AMS = "nod_" + "a" * 24

@@ -21,13 +21,13 @@ from appliance.domain.clock import HostClock, Moment
 from appliance.domain.entities import Account
 from appliance.domain.errors import ApplianceError
 from appliance.domain.tiers import Tier
-from appliance.fleet.fold import Fold
-from appliance.fleet.fold_answers import FoldAnswers
-from appliance.fleet.link import LinkState, NatsLink, hub_tls
-from appliance.fleet.nats_client import LinkUser
-from appliance.fleet.nkey import NKey
-from appliance.fleet.reporting import Reporting, ReportingPace
-from appliance.fleet.streams import NatsStreams
+from appliance.fleet.link.link import LinkState, NatsLink, hub_tls
+from appliance.fleet.link.nats_client import LinkUser
+from appliance.fleet.link.nkey import NKey
+from appliance.fleet.reports.fold import Fold
+from appliance.fleet.reports.fold_answers import FoldAnswers
+from appliance.fleet.reports.reporting import Reporting, ReportingPace
+from appliance.fleet.reports.streams import NatsStreams
 from appliance.network.exit_node import build_exit
 from appliance.server import assembly
 from appliance.sessions.metrics import Metrics

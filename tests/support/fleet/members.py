@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from appliance.domain.clock import Moment
-from appliance.fleet.beats import Beat
-from appliance.fleet.members import FleetMember
+from appliance.fleet.membership.members import FleetMember
+from appliance.fleet.presence.beats import Beat
 from tests.support.virtual_clock import AFTERNOON
 
 if TYPE_CHECKING:
-    from appliance.fleet.members import Role
+    from appliance.fleet.membership.members import Role
 
 HERE, AMS, FRA, SIN = ("nod_" + letter * 24 for letter in "0af5")
 BOOT = 100_000

@@ -20,7 +20,7 @@ from tests.support.fleet.member_process import MemberConfig
 from tests.support.fleet.relay import Relay
 
 if TYPE_CHECKING:
-    from appliance.fleet.nats_client import LinkUser
+    from appliance.fleet.link.nats_client import LinkUser
 
 PROJECT = Path(__file__).resolve().parents[3]
 ANSWER_S = 60.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from appliance.fleet.beating import Beating
-from appliance.fleet.beats import Figures, OwnBeats
-from appliance.fleet.directory import Directory
-from appliance.fleet.placement import FleetNodes
+from appliance.fleet.presence.beating import Beating
+from appliance.fleet.presence.beats import Figures, OwnBeats
+from appliance.fleet.presence.directory import Directory
+from appliance.fleet.presence.placement import FleetNodes
 from appliance.sessions.node import Node, NodeHealth
 from tests.support.fleet.bus import Bus
 from tests.support.virtual_clock import VirtualClock
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from appliance.domain.clock import Clock
-    from appliance.fleet.members import FleetMember
-    from appliance.fleet.wire import HubLink
+    from appliance.fleet.link.wire import HubLink
+    from appliance.fleet.membership.members import FleetMember
 
 LOOK_S = 0.2
 

@@ -19,12 +19,12 @@ from nats.aio.client import Client
 from nats.errors import NoServersError
 
 from appliance.domain.clock import HostClock
-from appliance.fleet.certificates import CertifiedKey, make_authority
-from appliance.fleet.hub_config import HubSettings
-from appliance.fleet.hub_control import HubControl, renew_if_due
-from appliance.fleet.hub_files import HubFiles, hub_place
-from appliance.fleet.nats_server import NatsServer
-from appliance.fleet.nkey import NKey
+from appliance.fleet.hub.certificates import CertifiedKey, make_authority
+from appliance.fleet.hub.config import HubSettings
+from appliance.fleet.hub.control import HubControl, renew_if_due
+from appliance.fleet.hub.files import HubFiles, hub_place
+from appliance.fleet.hub.nats_server import NatsServer
+from appliance.fleet.link.nkey import NKey
 from appliance.ops.install.layout import Layout
 from tests.support.fleet.nats_program import NATS_SERVER
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from appliance.fleet.members import FleetMember
-    from appliance.fleet.wire import Message
+    from appliance.fleet.link.wire import Message
+    from appliance.fleet.membership.members import FleetMember
 
 SERVER_NAME = "abc.hub.internal"
 WITHIN_S = 60.0
@@ -126,7 +126,7 @@ class RealHub:
         self.control: HubControl | None = None
 
     def config(self, *members: FleetMember, invitations: tuple[str, ...] = ()) -> str:
-        from appliance.fleet.hub_config import render
+        from appliance.fleet.hub.config import render
 
         return render(self.settings(*members, invitations=invitations))
 

@@ -7,10 +7,10 @@ import sqlite3
 from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING
 
-from appliance.fleet import away
-from appliance.fleet.fold import Fold
-from appliance.fleet.fold_answers import FoldAnswers
-from appliance.fleet.reporting import Reporting, ReportingPace
+from appliance.fleet.reports import away
+from appliance.fleet.reports.fold import Fold
+from appliance.fleet.reports.fold_answers import FoldAnswers
+from appliance.fleet.reports.reporting import Reporting, ReportingPace
 from appliance.store.database import Store
 from appliance.store.queries import fleet_fold, fleet_reports
 from tests.support.api.exit_under_test import serving
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from appliance.fleet.away import FoldedSession
-    from appliance.fleet.fold import Streams
-    from appliance.fleet.wire import HubLink
+    from appliance.fleet.link.wire import HubLink
+    from appliance.fleet.reports.away import FoldedSession
+    from appliance.fleet.reports.fold import Streams
     from tests.support.api.exit_under_test import ExitUnderTest
 
 NODE = "nod_" + "a" * 24

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from nacl.public import PrivateKey
 
-from appliance.fleet.rpc import Rpc
-from appliance.fleet.seal import Seals
+from appliance.fleet.rpc.rpc import Rpc
+from appliance.fleet.rpc.seal import Seals
 from tests.support.fleet.bus import Bus
 
 if TYPE_CHECKING:

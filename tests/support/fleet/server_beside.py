@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING
 from appliance.config import state_file
 from appliance.domain.clock import HostClock
 from appliance.domain.entities import Reason, State
-from appliance.fleet.hub_config import member_inbox
-from appliance.fleet.hub_control import HubControl
-from appliance.fleet.hub_files import HubFiles, hub_place
-from appliance.fleet.hub_upkeep import HubFacts, HubUpkeep
-from appliance.fleet.identity import FleetFolder
-from appliance.fleet.join_desk import JoinDesk
-from appliance.fleet.leaving import LeaveDesk
-from appliance.fleet.link import NatsLink, hub_tls
-from appliance.fleet.nats_client import LinkUser
-from appliance.fleet.nats_server import NatsServer
-from appliance.fleet.nkey import NKey
-from appliance.fleet.status import FleetStatus, NodeStatus
-from appliance.fleet.status_file import StatusNotes
+from appliance.fleet.hub.config import member_inbox
+from appliance.fleet.hub.control import HubControl
+from appliance.fleet.hub.files import HubFiles, hub_place
+from appliance.fleet.hub.nats_server import NatsServer
+from appliance.fleet.hub.upkeep import HubFacts, HubUpkeep
+from appliance.fleet.joining.desk import JoinDesk
+from appliance.fleet.joining.leaving import LeaveDesk
+from appliance.fleet.link.link import NatsLink, hub_tls
+from appliance.fleet.link.nats_client import LinkUser
+from appliance.fleet.link.nkey import NKey
+from appliance.fleet.membership.identity import FleetFolder
+from appliance.fleet.status.status import FleetStatus, NodeStatus
+from appliance.fleet.status.status_file import StatusNotes
 from appliance.store.database import Store
 from appliance.store.queries import fleet_members
 from appliance.store.queries import node as node_rows
@@ -38,7 +38,7 @@ from tests.support.fleet.nats_program import NATS_SERVER
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from appliance.fleet.identity import Membership
+    from appliance.fleet.membership.identity import Membership
     from appliance.store.state_dir import StateDir
 
 LOOK_S = 0.05

@@ -1,0 +1,1 @@
+"""Whose a client's key is, and a device's name."""

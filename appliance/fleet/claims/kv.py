@@ -1,0 +1,117 @@
+"""Keeps claims in a bucket of JetStream's, as its key-value stores are laid out."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import nats.errors
+import nats.js.errors
+
+from appliance.domain.errors import CutOff, NoResponder, NotAnswered
+from appliance.fleet.claims.records import Versioned
+from appliance.fleet.hub.config import CLAIMS_MB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from nats.js import JetStreamContext
+    from nats.js.api import RawStreamMsg
+
+ANSWER_S = 2.0
+MOST_BYTES = CLAIMS_MB * 1024 * 1024 // 2  # there are two buckets
+NAME = "made"  # the record that names the bucket: no claim has such a key
+# https://github.com/nats-io/nats-server/blob/main/server/errors.json
+NO_STREAM, NO_MESSAGE, OTHER_SEQUENCE = 10059, 10037, 10071
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+OPERATION = "KV-Operation"
+
+
+class KvRecords:
+    """Is one bucket; it is made where it is not there. `jetstream`: of the present connection; raises CutOff.
+
+    `kept`: for how long a record that nobody changes; claims lapse before. What an exit could claim that is in the
+    wrong hands would fill the hub's disk else.
+    """
+
+    def __init__(
+        self, jetstream: Callable[[], JetStreamContext], bucket: str, kept: timedelta = timedelta(days=8)
+    ) -> None:
+        self._jetstream = jetstream
+        self._bucket = bucket
+        self._kept = kept
+        self._stream = f"KV_{bucket}"
+
+    async def get(self, key: str) -> Versioned:
+        with _in_our_words():
+            found = await self._last(key)
+        if found is None:
+            return Versioned(None, 0)
+        deleted = (found.headers or {}).get(OPERATION) in ("DEL", "PURGE")
+        return Versioned(None if deleted else found.data or b"", found.seq or 0)
+
+    async def _last(self, key: str) -> RawStreamMsg | None:
+        jetstream = self._jetstream()
+        try:
+            return await jetstream.get_last_msg(self._stream, self._subject(key))
+        except nats.js.errors.NotFoundError as error:
+            if error.err_code == NO_STREAM:
+                await jetstream.create_key_value(
+                    bucket=self._bucket, history=1, ttl=self._kept.total_seconds(), max_bytes=MOST_BYTES
+                )
+            return None
+
+    async def put(self, key: str, value: bytes, revision: int) -> bool:
+        return await self._publish(key, value, {EXPECTED: str(revision)}) is not None
+
+    async def delete(self, key: str, revision: int) -> bool:
+        sequence = await self._publish(key, b"", {EXPECTED: str(revision), OPERATION: "DEL"})
+        if sequence is None:
+            return False
+        # What says that it is deleted would stay for ever. Nothing later is purged: it is another's.
+        with _in_our_words():
+            await self._jetstream().purge_stream(self._stream, seq=sequence + 1, subject=self._subject(key))
+        return True
+
+    async def name(self) -> str:
+        while True:
+            with _in_our_words():
+                found = await self._last(NAME)
+            if found is None:
+                await self.put(NAME, secrets.token_hex(8).encode(), 0)
+                continue
+            name = found.data or b""
+            if found.time is not None and datetime.now(UTC) - found.time > self._kept / 4:
+                await self.put(NAME, name, found.seq or 0)  # or it would not be kept
+            return name.decode()
+
+    async def _publish(self, key: str, value: bytes, headers: dict[str, str]) -> int | None:
+        """Returns the sequence number of the change; None: the record is of another revision."""
+        with _in_our_words():
+            try:
+                ack = await self._jetstream().publish(
+                    self._subject(key), value, timeout=ANSWER_S, stream=self._stream, headers=headers
+                )
+            except nats.js.errors.BadRequestError as error:
+                if error.err_code == OTHER_SEQUENCE:
+                    return None
+                raise
+            return ack.seq
+
+    def _subject(self, key: str) -> str:
+        return f"$KV.{self._bucket}.{key}"
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """Raises FleetError for what nats-py raises."""
+    try:
+        yield
+    except (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError) as error:
+        raise NoResponder(f"there is no bucket for claims: {error}") from error
+    except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError) as error:
+        raise CutOff(str(error)) from error
+    except (nats.errors.Error, TimeoutError) as error:
+        raise NotAnswered(f"JetStream: {error}") from error

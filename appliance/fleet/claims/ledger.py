@@ -1,0 +1,86 @@
+"""Answers `claim`, `release` and `locate` of the exits, from the records of claims."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from appliance.fleet.accounts import ledger
+from appliance.fleet.claims.claims import KeyClaimLedger, NameClaimLedger, NewClaims
+from appliance.fleet.claims.messages import (
+    Claim,
+    ClaimKey,
+    ClaimName,
+    Done,
+    Locate,
+    Located,
+    Release,
+    ReleaseKey,
+    SettleKey,
+)
+from appliance.fleet.link.reading import read
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from appliance.domain.clock import Clock
+    from appliance.fleet.claims.messages import Renew
+    from appliance.fleet.claims.records import ClaimRecords
+    from appliance.fleet.link.wire import HubLink
+
+
+class ClaimLedger:
+    """Answers the exits. `locate`: returns which exit has a session or device by this id, None if it is not known."""
+
+    def __init__(
+        self,
+        keys: ClaimRecords,
+        names: ClaimRecords,
+        clock: Clock,
+        locate: Callable[[str], Awaitable[str | None]],
+    ) -> None:
+        self._records = keys, names
+        new = NewClaims(clock)
+        self._keys = KeyClaimLedger(keys, clock, new)
+        self._names = NameClaimLedger(names, clock, new)
+        self._locate = locate
+
+    async def name(self) -> str:
+        """Returns what names the memory of claims, for SyncLedger. Raises FleetError."""
+        keys, names = self._records
+        return f"{await keys.name()}-{await names.name()}"
+
+    async def listen(self, link: HubLink) -> None:
+        """Begins to answer. Raises what `subscribe` does."""
+        await ledger.serve(link, "claim", self.claim)
+        await ledger.serve(link, "release", self.release)
+        await ledger.serve(link, "locate", self.locate)
+
+    async def claim(self, sender: str, data: bytes) -> bytes:
+        """Answers one request. Raises FleetError, or Unreadable: it is none."""
+        asked = read(data, Claim)
+        if isinstance(asked, ClaimKey):
+            return msgspec.json.encode(await self._keys.claim(sender, asked))
+        if isinstance(asked, ClaimName):
+            return msgspec.json.encode(await self._names.claim(sender, asked))
+        if isinstance(asked, SettleKey):
+            return msgspec.json.encode(await self._keys.settle(sender, asked))
+        return msgspec.json.encode(await self._renew(sender, asked))
+
+    async def _renew(self, sender: str, asked: Renew) -> Done:
+        had = [await self._keys.renew(sender, each) for each in asked.keys]
+        had += [await self._names.renew(sender, each) for each in asked.names]
+        return Done(lost=had.count(False))
+
+    async def release(self, sender: str, data: bytes) -> bytes:
+        """Answers one request. Raises FleetError, or Unreadable: it is none."""
+        asked = read(data, Release)
+        if isinstance(asked, ReleaseKey):
+            return msgspec.json.encode(await self._keys.release(sender, asked))
+        return msgspec.json.encode(await self._names.release(sender, asked))
+
+    async def locate(self, _sender: str, data: bytes) -> bytes:
+        """Answers one request. Raises FleetError, or Unreadable: it is none."""
+        asked = read(data, Locate)
+        return msgspec.json.encode(Located(await self._locate(asked.id) or ""))

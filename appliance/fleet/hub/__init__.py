@@ -1,0 +1,1 @@
+"""A hub's nats-server: its configuration, certificates and process."""

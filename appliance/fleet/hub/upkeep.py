@@ -1,0 +1,148 @@
+"""Keeps a hub's nats-server to what the store says: its members, its open invitations; and renews its certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import CutOff, FleetError, HostError, StoreUnavailable
+from appliance.fleet.hub.certificates import CertifiedKey
+from appliance.fleet.hub.config import HubSettings
+from appliance.fleet.link.nkey import NKey
+from appliance.sessions.stopping import wait
+from appliance.store.queries import fleet_invites, fleet_members
+
+if TYPE_CHECKING:
+    import aiosqlite
+
+    from appliance.domain.clock import Clock
+    from appliance.fleet.hub.config import ServerFiles
+    from appliance.fleet.hub.control import HubControl
+    from appliance.fleet.membership.identity import HubSecrets, Membership
+    from appliance.store.database import Store
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.5  # how soon an invitation that a command has made is good
+HOUR_MS = 3_600_000
+OUT_MS = 10 * 60_000  # for so long a member is not let in that floods the fleet
+TOLD_MS = 24 * HOUR_MS  # for so long the holder of an expired invitation is told that it has expired
+
+
+@dataclass(frozen=True, slots=True)
+class HubFacts:
+    """Holds what a hub's configuration is made from beside the store. `listen`: HOST:PORT."""
+
+    membership: Membership
+    of_hub: HubSecrets
+    files: ServerFiles
+    listen: str
+
+    @property
+    def server_name(self) -> str:
+        return self.membership.hubs[0].server_name
+
+    @property
+    def authority(self) -> CertifiedKey:
+        return CertifiedKey(self.membership.ca, self.of_hub.ca_key)
+
+
+async def hub_settings(db: aiosqlite.Connection, facts: HubFacts, now: int) -> HubSettings:
+    """Returns the settings by which the hub's nats-server is to go now."""
+    invites = await fleet_invites.everything(db)
+    return HubSettings(
+        server_name=facts.server_name,
+        listen=facts.listen,
+        # Of this fleet alone: claims of a fleet that the host was in before would stand in the way of this one's.
+        files=replace(facts.files, streams=f"{facts.files.streams}/{facts.membership.fleet_id}"),
+        hub_nkey=NKey.from_seed(facts.of_hub.hub_seed).public,
+        system_nkey=NKey.from_seed(facts.of_hub.system_seed).public,
+        members=tuple(await fleet_members.present(db)),
+        invitations=tuple(each.hash for each in invites if now < each.expires_at + TOLD_MS),
+    )
+
+
+class HubUpkeep:
+    """Applies. `fault`: why what the store says is not in force; None: it is."""
+
+    def __init__(self, store: Store, facts: HubFacts, control: HubControl, clock: Clock) -> None:
+        self._store = store
+        self._facts = facts
+        self._control = control
+        self._clock = clock
+        self._applied: HubSettings | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._leaf_looked_at: int | None = None
+        self._out: dict[str, int] = {}  # NKEYs that are not let in, until when (CLOCK_BOOTTIME, ms)
+        self.fault: str | None = None
+
+    async def prepare(self) -> None:
+        """Has the server find its files when it starts. Raises FleetError, HostError or StoreUnavailable."""
+        now = self._clock.now().wall_ms
+        async with self._one_at_a_time:
+            async with self._store.read() as db:
+                settings = await hub_settings(db, self._facts, now)
+            await self._control.prepare(settings, self._facts.authority, now)
+
+    def put_out(self, nkey: str, why: str) -> None:
+        """Has a member, or the holder of an invitation, not let in for a while; never the hub itself."""
+        known = () if self._applied is None else self._applied.members
+        name = next((each.name for each in known if each.nkey == nkey and each.role != "hub"), None)
+        if nkey in self._out or (name is None and nkey not in (self._applied.invitations if self._applied else ())):
+            return
+        log.error(
+            "%s %s, and is not let in for %d minutes; if it is in other hands: wg-appliance fleet forget",
+            name or "the holder of an invitation", why, OUT_MS // 60_000,
+        )  # fmt: skip
+        self._out[nkey] = self._clock.now().boot_ms + OUT_MS
+
+    def _let_in(self, settings: HubSettings) -> HubSettings:
+        now_ms = self._clock.now().boot_ms
+        self._out = {nkey: until for nkey, until in self._out.items() if now_ms < until}
+        return replace(
+            settings,
+            members=tuple(each for each in settings.members if each.nkey not in self._out),
+            invitations=tuple(each for each in settings.invitations if each not in self._out),
+        )
+
+    async def apply(self) -> None:
+        """Returns when the server goes by the store. Raises FleetError, HostError or StoreUnavailable."""
+        # One at a time, from the reading on: what was read before another's is never applied after it.
+        async with self._one_at_a_time:
+            async with self._store.read() as db:
+                settings = self._let_in(await hub_settings(db, self._facts, self._clock.now().wall_ms))
+            if settings != self._applied:
+                await self._control.apply(settings)
+                self._applied = settings
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Looks for changes until `stopping`. A fault is logged once, and tried again."""
+        while not stopping.is_set():
+            await self.look()
+            await wait(stopping, LOOK_S)
+
+    async def look(self) -> None:
+        """Looks once; once an hour at the certificate too. Does not raise."""
+        fault = None
+        try:
+            await self._renew()
+            await self.apply()
+        except CutOff as error:
+            fault = str(error)  # the link says it
+        except (FleetError, HostError, StoreUnavailable) as error:
+            fault = str(error)
+            if fault != self.fault:
+                log.warning("the hub's nats-server is not as it should be: %s", fault)
+        self.fault = fault
+
+    async def _renew(self) -> None:
+        now = self._clock.now().wall_ms
+        if self._leaf_looked_at is not None and 0 <= now - self._leaf_looked_at < HOUR_MS:
+            return
+        if await self._control.renew_leaf(self._facts.authority, self._facts.server_name, now):
+            self._applied = None
+        async with self._store.write() as db:
+            await fleet_invites.delete_expired(db, now - TOLD_MS)
+        self._leaf_looked_at = now

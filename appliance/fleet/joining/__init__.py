@@ -1,0 +1,1 @@
+"""How hosts come into a fleet and leave it."""

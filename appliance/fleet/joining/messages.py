@@ -1,0 +1,164 @@
+"""Defines what a joining host asks a hub, what it is answered, and whether it may join. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+
+from appliance.config.value_types import NAME, REGION
+from appliance.domain.clock import rfc3339
+from appliance.domain.fleet_member import FleetMember, Role
+from appliance.fleet.hub.config import NODE_ID
+from appliance.fleet.link.nkey import check_public
+from appliance.fleet.membership.identity import HubAddress  # noqa: TC001 (msgspec reads it)
+from appliance.store.queries.account_offers import OfferedAccount  # noqa: TC001 (msgspec reads it)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from appliance.store.queries.fleet_invites import Invite
+
+MOST_SKEW_MS = 300_000  # of two clocks: beyond it no exit would be chosen
+MAKE_ANOTHER = "make another one on a hub: wg-appliance fleet invite"
+
+Line = Annotated[str, msgspec.Meta(max_length=128)]
+
+
+class JoinRequest(msgspec.Struct, frozen=True):
+    """Holds what a host asks for. `p`: the oldest and newest protocol that it speaks; `t`: its wall clock.
+
+    `accounts`: names of its accounts that have a history: sessions or devices; `unused`: of those that have none.
+    `offer`: all of these with their tokens, so that those whose names are free become the fleet's.
+    """
+
+    node_id: Line
+    name: Line
+    region: Line
+    nkey: Line
+    xkey: bytes
+    p: tuple[int, int]
+    t: int
+    accounts: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    offer: tuple[OfferedAccount, ...] = ()
+
+    def member(self, role: Role, now: int) -> FleetMember:
+        return FleetMember(self.node_id, self.name, self.region, role, self.nkey, self.xkey, now)
+
+
+class JoinAnswer(msgspec.Struct, frozen=True):
+    """Holds the fleet, for who may join; else `refused` says why not and what to do, and the rest is empty.
+
+    `taken`: the names of accounts that the host never used and the fleet has; if they are why it is refused, those that
+    it did use.
+    """
+
+    refused: str = ""
+    taken: tuple[str, ...] = ()
+    fleet_id: str = ""
+    gen: int = 0
+    role: Role = "spoke"
+    hubs: tuple[HubAddress, ...] = ()
+    fleet_key: bytes = b""
+    ca: str = ""
+    members: tuple[FleetMember, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"JoinAnswer({self.refused!r}, {self.fleet_id!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class JoinFacts:
+    """Holds what a hub knows when it is asked. `names`: of the fleet's accounts among those that are asked about."""
+
+    invite: Invite | None
+    members: Collection[FleetMember]
+    names: Collection[str]
+    spoken: tuple[int, int]
+    version: str
+    now: int
+
+
+def refusal(asked: JoinRequest, facts: JoinFacts) -> JoinAnswer | None:
+    """Returns why the host may not join; None: it may. Its invitation is as good as before then."""
+    for text in (_of_invitation(asked, facts), _malformed(asked), *_of_host(asked, facts)):
+        if text is not None:
+            return JoinAnswer(refused=text)
+    names = tuple(sorted(set(asked.accounts) & set(facts.names)))
+    if names:
+        return JoinAnswer(
+            refused=f"the fleet has accounts of these names too, and here they have a history: {_listed(names)}; "
+            "to keep them under other names: wg-appliance node join TOKEN --rename-accounts SUFFIX",
+            taken=names,
+        )
+    return None
+
+
+def has_joined(asked: JoinRequest, facts: JoinFacts) -> bool:
+    """Tells whether this host has joined with this invitation before, and its answer was lost."""
+    used = facts.invite is not None and facts.invite.used_by == asked.nkey
+    return used and any(each.id == asked.node_id and each.nkey == asked.nkey for each in facts.members)
+
+
+def _of_invitation(asked: JoinRequest, facts: JoinFacts) -> str | None:
+    invite = facts.invite
+    if invite is None:
+        return f"the hub does not know this join token: {MAKE_ANOTHER}"
+    if invite.used_by is not None:
+        other = next((each.name for each in facts.members if each.nkey == invite.used_by), None)
+        by = f" (by {other})" if other is not None and invite.used_by != asked.nkey else ""
+        return f"this join token was used already{by}: {MAKE_ANOTHER}"
+    if facts.now >= invite.expires_at:
+        return f"this join token expired at {rfc3339(invite.expires_at)}: {MAKE_ANOTHER}"
+    return None
+
+
+def _malformed(asked: JoinRequest) -> str | None:
+    """Checks what will be in the hub's configuration, and on operators' screens."""
+    try:
+        check_public(asked.nkey)
+        NAME.parse(asked.name)
+        REGION.parse(asked.region)
+        if not NODE_ID.fullmatch(asked.node_id) or not asked.name or len(asked.xkey) != 32 or not any(asked.xkey):
+            raise ValueError
+    except ValueError:
+        return "the hub does not understand what this host asks: bring both to the same version of wg-appliance"
+    return None
+
+
+def _of_host(asked: JoinRequest, facts: JoinFacts) -> Iterable[str | None]:
+    yield _protocol(asked, facts)
+    yield _skew(asked.t - facts.now)
+    for member in facts.members:
+        if member.id == asked.node_id:
+            yield (
+                f"the fleet has a host with this one's id already ({member.name}): if this one is a copy of it, remove "
+                "its state_dir/fleet; if it is the same one made anew: wg-appliance fleet forget on the hub"
+            )
+        elif member.name == asked.name:
+            yield (
+                f"the fleet has a host called {asked.name} already: set node.name to another one here "
+                f"and restart; or, if that host is gone for good: wg-appliance fleet forget {asked.name} on the hub"
+            )
+
+
+def _protocol(asked: JoinRequest, facts: JoinFacts) -> str | None:
+    (oldest, newest), (own_oldest, own_newest) = asked.p, facts.spoken
+    if oldest <= own_newest and own_oldest <= newest:
+        return None
+    which = "this host" if newest < own_oldest else "the hub"
+    return f"{which} is too old for the other (the hub has version {facts.version}): run wg-appliance upgrade there"
+
+
+def _skew(by_ms: int) -> str | None:
+    if abs(by_ms) < MOST_SKEW_MS:
+        return None
+    word = "ahead of" if by_ms > 0 else "behind"
+    return f"this host's clock is {abs(by_ms) // 1000} s {word} the hub's: set the wrong one right (timedatectl)"
+
+
+def _listed(names: tuple[str, ...], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

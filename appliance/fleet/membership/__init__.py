@@ -1,0 +1,1 @@
+"""Who the hosts of a fleet are."""

@@ -1,0 +1,1 @@
+"""What an exit does for others' APIs."""

@@ -1,0 +1,1 @@
+"""Which exits are there, and which one takes a session."""

@@ -1,0 +1,1 @@
+"""What exits report of their sessions, and what the hub makes of it."""

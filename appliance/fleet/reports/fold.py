@@ -1,0 +1,286 @@
+"""Folds what exits report into the hub's own store.
+
+The truth is in the streams, which are read by sequence; messages as they pass only wake. How far a stream
+was read is kept in memory: after a start or a lost connection it is read from the beginning, as it may have been rolled
+back, and what was folded before changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
+
+from appliance.domain.errors import CutOff, FleetError, NoResponder, StoreUnavailable
+from appliance.fleet.link.reading import Unreadable, read
+from appliance.fleet.reports.folding import merged
+from appliance.fleet.reports.reports import (
+    STATE,
+    ReportMark,
+    SessionReport,
+    created_in,
+    mark_subject,
+    rates_of,
+    session_of,
+)
+from appliance.store.queries import fleet_fold
+from appliance.store.queries.fleet_fold import FoldedLine, FoldedRow
+from appliance.store.queries.fleet_reports import MonthSums
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import aiosqlite
+
+    from appliance.fleet.link.wire import HubLink, Message
+    from appliance.store.database import Store
+
+AT_ONCE = 500  # messages of one transaction
+# From there on, messages of ended sessions are dropped: exits have them, and digests find what the fold then lacks.
+FULL = 0.5
+DISK_LEFT = 512 * 1024 * 1024  # bytes that what others report leaves for this host's own sessions
+WAKE_S = 0.2
+LOOK_S = 30.0  # also where no message has woken
+AGAIN_S = 2.0  # where streams do not answer
+
+log = logging.getLogger(__name__)
+
+
+class Streamed(NamedTuple):
+    """Holds a message of a stream."""
+
+    sequence: int
+    subject: str
+    data: bytes
+
+
+class Streams(Protocol):
+    """Reads the streams of exits' reports, one an exit. Each method raises FleetError."""
+
+    async def make(self, node: str) -> None:
+        """Makes the node's stream, unless it is there."""
+        ...
+
+    async def last_sequence(self, node: str) -> int:
+        """Returns the sequence of the last message that the stream got; 0: it has had none."""
+        ...
+
+    async def read(self, node: str, after: int, most: int) -> Sequence[Streamed]:
+        """Returns up to `most` messages with a higher sequence than `after`, in order; none: there are no more."""
+        ...
+
+    async def fullness(self, node: str) -> float:
+        """Returns how full the stream is, from 0 to 1."""
+        ...
+
+    async def drop(self, node: str, sequences: Iterable[int]) -> None:
+        """Removes messages."""
+        ...
+
+
+class Fold:
+    """Folds the streams of these nodes. `disk_left`: bytes, for the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        streams: Streams,
+        nodes: Callable[[], Iterable[str]],
+        disk_left: Callable[[], int] = lambda: DISK_LEFT,
+    ) -> None:
+        self._disk_left = disk_left
+        self._store = store
+        self._streams = streams
+        self._nodes = nodes
+        self._read_up_to: dict[str, int] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._woken: set[str] = set()
+        self._wake = asyncio.Event()
+        self._failing: set[str] = set()
+        self.refused = 0  # messages that are no reports
+
+    async def listen(self, link: HubLink) -> None:
+        """Is woken by reports as they pass. Raises FleetError."""
+        await link.subscribe(f"{STATE}.>", self._passed)
+
+    async def _passed(self, message: Message) -> None:
+        self._woken.add(message.subject.split(".")[2])
+        self._wake.set()
+
+    def reconnected(self) -> None:
+        """Has all streams read from the beginning."""
+        self._read_up_to.clear()
+        self._wake.set()
+
+    def members_changed(self) -> None:
+        """Has the streams of new members made."""
+        self._woken.update(self._nodes())
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Folds until it is cancelled. What is away is tried again at the next message, or after a while."""
+        while True:
+            members = list(self._nodes())
+            due = [node for node in members if node in self._woken] if self._woken else members
+            self._woken.clear()
+            self._wake.clear()
+            self._failing.intersection_update(members)
+            for node in due:
+                await self._look(node)
+            await asyncio.sleep(WAKE_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN_S if self._failing else LOOK_S):
+                    await self._wake.wait()
+
+    async def _look(self, node: str) -> None:
+        try:
+            await self.catch_up(node)
+            await self.make_room(node)
+        except CutOff:
+            return  # the link says so, and when it is there again
+        except (FleetError, StoreUnavailable) as error:
+            level = logging.DEBUG if node in self._failing else logging.WARNING
+            log.log(level, "reports of %s are not folded: %r", node, error)
+            self._failing.add(node)
+        except Exception:  # whatever an exit has reported, the others' reports are folded
+            log.exception("reports of %s are not folded", node)
+            self._failing.add(node)
+        else:
+            self._failing.discard(node)
+
+    async def catch_up(self, node: str) -> None:
+        """Folds all that the node's stream has now. Raises FleetError or StoreUnavailable.
+
+        Makes the stream if there is none: an exit that has joined, or whose stream was lost, can report at once.
+        """
+        async with self._locks.setdefault(node, asyncio.Lock()):
+            last = await self._last_sequence(node)
+            at = self._read_up_to.get(node, 0)
+            if last < at:
+                at = 0  # it was made anew or rolled back
+            while at < last:
+                if self._disk_left() < DISK_LEFT:
+                    # Exits keep what is not in the fold; without room in the store this host could open no session.
+                    raise FleetError("the disk is nearly full")
+                page = await self._streams.read(node, at, AT_ONCE)
+                if not page:
+                    break
+                await self._fold(node, page)
+                at = page[-1].sequence
+                self._read_up_to[node] = at
+            self._read_up_to[node] = max(at, last)
+
+    async def make_room(self, node: str) -> None:
+        """Drops the oldest messages of ended sessions from a stream that is getting full. Raises FleetError."""
+        if await self._streams.fullness(node) < FULL:
+            return
+        at = 0
+        while at < self._read_up_to.get(node, 0):
+            page = await self._streams.read(node, at, AT_ONCE)
+            folded = [m for m in page if m.sequence <= self._read_up_to.get(node, 0)]
+            ended = [m.sequence for m in folded if _is_of_ended(m, node)]
+            if ended:
+                await self._streams.drop(node, ended)
+                return  # the others wait for the next look
+            if not folded:
+                return
+            at = folded[-1].sequence
+
+    async def _last_sequence(self, node: str) -> int:
+        try:
+            return await self._streams.last_sequence(node)
+        except NoResponder:
+            await self._streams.make(node)
+            return await self._streams.last_sequence(node)
+
+    async def _fold(self, node: str, page: Sequence[Streamed]) -> None:
+        reports: list[tuple[str, SessionReport]] = []
+        marks: list[ReportMark] = []
+        for message in page:
+            try:
+                session_id = session_of(message.subject, node)
+                if session_id is not None:
+                    reports.append((session_id, read(message.data, SessionReport)))
+                elif message.subject == mark_subject(node):
+                    marks.append(read(message.data, ReportMark))
+            except Unreadable as error:
+                self._refuse(node, message.subject, error)
+        async with self._store.write() as db:
+            await fold_reports(db, node, reports)
+            for mark in marks:
+                await fleet_fold.note_batch(db, node, mark.batch, mark.mark, mark.upto)
+
+    def _refuse(self, node: str, subject: str, error: Exception) -> None:
+        self.refused += 1
+        if self.refused.bit_count() == 1:  # the 1st, 2nd, 4th, 8th…: who sends one can send thousands
+            log.warning("%s reports what is not understood on %r: %s", node, subject[:200], error)
+
+
+def _is_of_ended(message: Streamed, node: str) -> bool:
+    if session_of(message.subject, node) is None:
+        return False
+    try:
+        return read(message.data, SessionReport).state == "terminated"
+    except Unreadable:
+        return True  # nor is it of use to anyone
+
+
+async def fold_reports(db: aiosqlite.Connection, node: str, reports: Sequence[tuple[str, SessionReport]]) -> None:
+    """Folds reports of one node. The caller must be in one transaction."""
+    said = await fleet_fold.said_of(db, node, {session_id for session_id, _ in reports})
+    known = {session_id: msgspec.json.decode(data, type=SessionReport) for session_id, data in said.items()}
+    after = dict(known)
+    for session_id, report in reports:
+        after[session_id] = merged(after.get(session_id), report)
+    changed = {session_id: report for session_id, report in after.items() if known.get(session_id) != report}
+    await fleet_fold.put_sessions(db, [_row(node, *each) for each in changed.items()])
+    await fleet_fold.put_lines(db, node, {session_id: _lines(session_id, r) for session_id, r in changed.items()})
+    await fleet_fold.add_to_months(db, node, _added(known, changed))
+    last = max((report for _, report in reports), key=lambda report: report.batch, default=None)
+    if last is not None:
+        await fleet_fold.note_batch(db, node, last.batch, last.mark)
+
+
+def _added(known: dict[str, SessionReport], changed: dict[str, SessionReport]) -> dict[str, MonthSums]:
+    sums: dict[str, MonthSums] = {}
+
+    def add(month: str, sign: int, report: SessionReport) -> None:
+        was = sums.get(month, MonthSums())
+        sums[month] = MonthSums(
+            was.sessions + sign, was.sum_v + sign * report.v, was.sum_bytes + sign * report.total_bytes
+        )
+
+    for session_id, report in changed.items():
+        if session_id in known:
+            add(created_in(known[session_id].created_at), -1, known[session_id])
+        add(created_in(report.created_at), 1, report)
+    return sums
+
+
+def _row(node: str, session_id: str, report: SessionReport) -> FoldedRow:
+    return FoldedRow(
+        session_id,
+        node,
+        report.turn,
+        report.epoch,
+        report.v,
+        report.batch,
+        report.account_id,
+        report.created_at,
+        report.state,
+        report.bytes_in,
+        report.bytes_out,
+        report.ms,
+        msgspec.json.encode(report),
+    )
+
+
+def _lines(session_id: str, report: SessionReport) -> list[FoldedLine]:
+    by_month = {line.month: line for line in report.lines}  # one a month, whatever an exit says
+    return [
+        FoldedLine(session_id, line.month, line.started_at, line.ended_at, line.charge, rates_of(line))
+        for line in by_month.values()
+    ]

@@ -1,0 +1,167 @@
+"""Makes reports of this exit's sessions from what its store has of them. Reads alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from appliance.domain import accounting
+from appliance.domain.charges import Amount
+from appliance.domain.entities import Reason, State
+from appliance.fleet.reports.epochs import (
+    NOTHING,
+    Basis,
+    CountedUntil,
+    Epoch,
+    OwnSession,
+    PeerLife,
+    Totals,
+    reported,
+    reported_lives,
+)
+from appliance.fleet.reports.reports import ReportedLife, ReportedLine, ReportedRates, SessionReport
+from appliance.store.queries import fleet_lives, invoices, sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import aiosqlite
+
+    from appliance.domain.charges import Charge
+    from appliance.domain.entities import Session
+    from appliance.domain.invoice import Line
+    from appliance.fleet.reports.epochs import ReportBatch
+    from appliance.store.queries.fleet_lives import LifeRow
+    from appliance.store.queries.fleet_reports import ReportRow
+
+# With more, a hub is told that they prove nothing: a report has to fit into a message.
+MOST_LIVES = 64
+LONGEST_REASON = 500
+
+
+class OwnFacts(NamedTuple):
+    """Holds all that the store has of a session to report. `session` is None if it is gone."""
+
+    row: ReportRow
+    session: Session | None
+    own: OwnSession
+    lines: Mapping[str, Line]
+
+    @property
+    def basis(self) -> Basis:
+        return NOTHING if self.row.basis is None else msgspec.json.decode(self.row.basis, type=Basis)
+
+    @property
+    def epoch(self) -> Epoch:
+        return Epoch(self.row.turn, self.row.epoch)
+
+
+async def facts(db: aiosqlite.Connection, rows: Sequence[ReportRow]) -> list[OwnFacts]:
+    """Reads what the store has of these sessions. The caller must be in one transaction."""
+    ids = [row.session_id for row in rows]
+    own = await sessions.by_ids(db, ids)
+    lives = await fleet_lives.of_sessions(db, ids)
+    bills = await invoices.bills(db, [s.id for s in own.values() if s.rates is not None or s.tier.value == "paid"])
+    found = []
+    for row in rows:
+        session = own.get(row.session_id)
+        lines = bills[row.session_id].lines if row.session_id in bills else {}
+        found.append(OwnFacts(row, session, _own(row, session, lives[row.session_id], lines), lines))
+    return found
+
+
+def _own(row: ReportRow, session: Session | None, lives: Sequence[LifeRow], lines: Mapping[str, Line]) -> OwnSession:
+    told = Amount(row.counted_ms, row.bytes_in, row.bytes_out)
+    amount = told if session is None else accounting.total(session)
+    return OwnSession(
+        Totals(amount, {month: line.charge for month, line in lines.items()}),
+        [PeerLife(*life) for life in lives],
+        None if session is None else session.rates,
+        row.counted_ms,
+        CountedUntil(row.until_boot_id, row.until_ms),
+    )
+
+
+def as_told(each: OwnFacts) -> ReportRow:
+    """Returns the row with the figures that a report made now tells."""
+    session, amount = each.session, each.own.totals.amount
+    if session is None:
+        return each.row
+    return each.row._replace(
+        bytes_in=amount.bytes_in,
+        bytes_out=amount.bytes_out,
+        counted_ms=amount.time_ms,
+        until_ms=session.counted_until_ms,
+        until_boot_id=session.counted_boot_id,
+    )
+
+
+def report_of(each: OwnFacts, batch: ReportBatch) -> SessionReport:
+    """Makes the report of one session, to be sent in this batch."""
+    row, basis, session = each.row, each.basis, each.session
+    totals = reported(basis, each.own.totals)
+    lives = reported_lives(basis, each.own.lives)
+    gone = SessionReport(
+        v=row.v,
+        epoch=row.epoch,
+        turn=row.turn,
+        batch=batch.number,
+        mark=batch.mark,
+        created_at=row.created_at,
+        bytes_in=totals.amount.bytes_in,
+        bytes_out=totals.amount.bytes_out,
+        ms=totals.amount.time_ms,
+        until_ms=row.until_ms,
+        until_boot=row.until_boot_id,
+        lives=tuple(ReportedLife(*msgspec.structs.astuple(life)) for life in lives[-MOST_LIVES:]),
+        passed_on=len(lives) > MOST_LIVES,
+    )
+    if session is None:
+        return gone
+    return msgspec.structs.replace(
+        gone,
+        state=session.state.value,
+        account_id=session.account_id,
+        tier=session.tier.value,
+        region=session.region,
+        public_ip=session.public_ip,
+        reason=session.ending and session.ending[:LONGEST_REASON],
+        expires_at=session.expires_at,
+        ended_at=session.terminated_at,
+        device_id=session.device_id,
+        until_ms=session.counted_until_ms,
+        until_boot=session.counted_boot_id,
+        passed_on=gone.passed_on or _is_passed_on(session),
+        lines=tuple(_lines(totals.lines, each.lines, session)),
+    )
+
+
+def _is_passed_on(session: Session) -> bool:
+    """Tells whether its peer may have become another session's: its successor's, or its device's next one's."""
+    return session.state is State.TERMINATED and (session.reason is Reason.REPLACED or bool(session.device_id))
+
+
+def _lines(charges: Mapping[str, Charge], own: Mapping[str, Line], session: Session) -> list[ReportedLine]:
+    rates = (
+        None
+        if session.rates is None
+        else ReportedRates(session.rates.currency, session.rates.per_minute, session.rates.per_gib)
+    )
+    lines = []
+    for month, charge in sorted(charges.items()):
+        line = own.get(month)
+        lines.append(
+            ReportedLine(
+                month,
+                session.created_at if line is None else line.started_at,
+                session.terminated_at if line is None else line.ended_at,
+                charge.seconds,
+                charge.bytes_in,
+                charge.bytes_out,
+                rates,
+                charge.time_millicents,
+                charge.bytes_millicents,
+            )
+        )
+    return lines

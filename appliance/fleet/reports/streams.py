@@ -1,0 +1,122 @@
+"""Reads the hub's streams of reports over nats-py.
+
+Each read makes a consumer of its own: one that lives on is silent for as long as 19 s after the server was killed.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import nats.errors
+import nats.js.errors
+from nats.js.api import ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
+
+from appliance.domain.errors import CutOff, FleetError, NoResponder, NotAnswered, StreamFull
+from appliance.fleet.hub.config import STREAM_MB
+from appliance.fleet.link.link import FULL
+from appliance.fleet.reports.fold import Streamed
+from appliance.fleet.reports.reports import STATE
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from nats.js import JetStreamContext
+    from nats.js.api import StreamInfo
+
+MAX_BYTES = STREAM_MB * 1024 * 1024
+ANSWER_S = 5.0
+
+
+def stream_of(node: str) -> str:
+    return f"STATE_{node}"
+
+
+class NatsStreams:
+    """Is the `Streams` of a hub. `jetstream` returns nats-py's own of the present connection, or raises CutOff."""
+
+    def __init__(self, jetstream: Callable[[], JetStreamContext]) -> None:
+        self._jetstream = jetstream
+
+    async def make(self, node: str) -> None:
+        """Makes the node's stream, unless it is there. Raises FleetError."""
+        config = StreamConfig(
+            name=stream_of(node),
+            subjects=[f"{STATE}.{node}.>"],
+            max_msgs_per_subject=1,
+            max_bytes=MAX_BYTES,
+            discard=DiscardPolicy.NEW,
+            storage=StorageType.FILE,
+        )
+        async with _fleet_errors():
+            await self._jetstream().add_stream(config)
+
+    async def last_sequence(self, node: str) -> int:
+        """Returns the sequence of the last message that the stream got. Raises FleetError; NoResponder: it is gone."""
+        return (await self._info(node)).state.last_seq
+
+    async def read(self, node: str, after: int, most: int) -> list[Streamed]:
+        """Returns up to `most` messages with a higher sequence than `after`, in order. Raises FleetError."""
+        if (await self._info(node)).state.last_seq <= after:
+            return []  # a consumer that begins beyond the end waits for ever
+        start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
+        found = list[Streamed]()
+        async with _fleet_errors():
+            reading = await self._jetstream().subscribe(
+                f"{STATE}.{node}.>", stream=stream_of(node), ordered_consumer=True, config=start
+            )
+            try:
+                while len(found) < most:
+                    message = await reading.next_msg(timeout=ANSWER_S)
+                    found.append(Streamed(message.metadata.sequence.stream, message.subject, message.data))
+                    if message.metadata.num_pending == 0:
+                        break
+            finally:
+                await _end(reading)
+        return found
+
+    async def fullness(self, node: str) -> float:
+        """Returns how full the stream is, from 0 to 1. Raises FleetError."""
+        info = await self._info(node)
+        return info.state.bytes / (info.config.max_bytes or MAX_BYTES)
+
+    async def drop(self, node: str, sequences: Iterable[int]) -> None:
+        """Removes messages; one that is gone already is no error. Raises FleetError."""
+        async with _fleet_errors():
+            for sequence in sequences:
+                with suppress(nats.js.errors.BadRequestError, nats.js.errors.ServerError):
+                    await self._jetstream().delete_msg(stream_of(node), sequence)
+
+    async def _info(self, node: str) -> StreamInfo:
+        async with _fleet_errors():
+            return await self._jetstream().stream_info(stream_of(node))
+
+
+async def _end(reading: JetStreamContext.PushSubscription) -> None:
+    """Ends a consumer, with the tasks that nats-py leaves behind where the connection is lost."""
+    with suppress(nats.errors.Error):
+        await reading.unsubscribe()
+    for name in ("_hbtask", "_fctask"):
+        task: asyncio.Task[None] | None = getattr(reading._sub._jsi, name, None)
+        if task is not None:
+            task.cancel()
+
+
+@asynccontextmanager
+async def _fleet_errors() -> AsyncIterator[None]:
+    try:
+        yield
+    except FleetError:
+        raise
+    except nats.js.errors.NotFoundError as error:
+        raise NoResponder("the stream is gone") from error
+    except nats.js.errors.APIError as error:
+        if error.err_code in FULL:
+            raise StreamFull(f"the hub has no room for a stream: {error.description}") from error
+        said = error.description or "JetStream is not there, as while nats-server starts"
+        raise NotAnswered(f"the hub's streams: {said}") from error
+    except (nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError) as error:
+        raise CutOff("there is no connection to the hub") from error
+    except (nats.errors.Error, TimeoutError) as error:
+        raise NotAnswered(f"the hub's streams do not answer: {error}") from error

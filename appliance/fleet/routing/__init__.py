@@ -1,0 +1,1 @@
+"""How this host's API reaches sessions and devices of other exits."""

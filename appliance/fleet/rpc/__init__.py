@@ -1,0 +1,1 @@
+"""What one exit asks of another, sealed."""

@@ -1,0 +1,211 @@
+"""Names the operations that one exit asks of another, and the records that they carry. Unknown fields are ignored.
+
+Whoever asks for an account shows its token, as its client did: an exit that was stolen knows only hashes of the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import msgspec
+
+from appliance.fleet.rpc.facts import DeviceFacts, SessionFacts, Shown, TunnelRecord
+from appliance.fleet.rpc.failures import Failure  # noqa: TC001 (msgspec reads annotations at run time)
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+Place = tuple[Shown, str]  # (created_at, id): the order of lists that several exits have in common
+
+
+# What is asked ------------------------------------------------------------------------------------------
+
+
+class OpenSession(msgspec.Struct, frozen=True):
+    """Asks for a session. `op`: 128 bits in hexadecimal, by which it is known if it is asked again or taken back."""
+
+    op: str
+    token: str
+    region: str
+    public_key: bytes
+    ipv6: bool
+
+
+class OneOfAccount(msgspec.Struct, frozen=True):
+    """Asks for a session or device, or for its end."""
+
+    token: str
+    id: str
+
+
+class ListOfAccount(msgspec.Struct, frozen=True):
+    """Asks for up to `limit` sessions or devices below a place. `live`: of sessions, only those."""
+
+    token: str
+    before: Place | None
+    limit: int
+    live: bool = False
+
+
+class UsageOfAccount(msgspec.Struct, frozen=True):
+    """Asks what an account has used."""
+
+    token: str
+
+
+class ReportedOfAccount(msgspec.Struct, frozen=True):
+    """Asks a hub for sessions as these exits, and those that have left the fleet, have reported them."""
+
+    token: str
+    node_ids: tuple[str, ...]
+    before: Place | None
+    limit: int
+    live: bool
+
+
+class TakeBack(msgspec.Struct, frozen=True):
+    """Asks that what `op` has made is undone, or refused if it comes after this."""
+
+    op: str
+
+
+class EndSession(msgspec.Struct, frozen=True):
+    """Asks for the end of a session, which its client has asked for; `replaced`: its key moved on to another exit."""
+
+    account_id: str
+    id: str
+    replaced: bool = False
+
+
+class DrainExit(msgspec.Struct, frozen=True):
+    """Asks the exit to take no new sessions; `drained` false: to take them again."""
+
+    drained: bool
+
+
+class AddDeviceHere(msgspec.Struct, frozen=True):
+    """Asks for a device, as OpenSession does for a session."""
+
+    op: str
+    token: str
+    name: str
+    region: str
+    public_key: bytes
+    ipv6: bool
+
+
+class EditDeviceHere(msgspec.Struct, frozen=True):
+    """Asks for another name, or that a device may or may not connect. None: as it is."""
+
+    op: str
+    token: str
+    id: str
+    name: str | None
+    paused: bool | None
+
+
+class RotateDeviceHere(msgspec.Struct, frozen=True):
+    """Asks for another key. `dns`: what the client wants in its file, to be checked; None: nothing."""
+
+    op: str
+    token: str
+    id: str
+    public_key: bytes
+    dns: tuple[str, ...] | None
+
+
+class RemoveDeviceHere(msgspec.Struct, frozen=True):
+    """Asks for a device's removal."""
+
+    op: str
+    token: str
+    id: str
+
+
+# What is answered ---------------------------------------------------------------------------------------
+
+
+class SessionOpened(msgspec.Struct, frozen=True):
+    """Answers with what the session's file says."""
+
+    session: SessionFacts
+    tunnel: TunnelRecord
+
+
+class UsedHere(msgspec.Struct, frozen=True):
+    """Answers with what an account has used of its present windows on one exit."""
+
+    bytes_used: int
+    time_used_ms: int
+
+
+class SessionsOf(msgspec.Struct, frozen=True):
+    """Answers with sessions, in the order that was asked for."""
+
+    sessions: list[SessionFacts]
+
+
+class ReportedSession(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Answers with a session as its exit has reported it; None: none has."""
+
+    node_id: str = ""
+    session: SessionFacts | None = None
+
+
+class DeviceMade(msgspec.Struct, frozen=True):
+    """Answers with a device that has a new key, and what its file says."""
+
+    device: DeviceFacts
+    tunnel: TunnelRecord
+
+
+class DevicesOf(msgspec.Struct, frozen=True):
+    """Answers with devices, in the order that was asked for."""
+
+    devices: list[DeviceFacts]
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """Answers with where in the lists a device stands, also one that was removed."""
+
+    place: Place
+
+
+class OperationDone(msgspec.Struct, frozen=True):
+    """Answers that it is done."""
+
+
+class OperationReply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Wraps each answer. `failure` None: `result` is the operation's answer."""
+
+    result: msgspec.Raw = msgspec.Raw(b"{}")
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExitOperation(Generic[Q, A]):
+    """Names an operation, and the records that are asked and answered."""
+
+    name: str
+    request: type[Q]
+    answer: type[A]
+
+
+OPEN = ExitOperation("open", OpenSession, SessionOpened)
+STATUS = ExitOperation("status", OneOfAccount, SessionFacts)
+CLOSE = ExitOperation("close", OneOfAccount, SessionFacts)
+LIST = ExitOperation("list", ListOfAccount, SessionsOf)
+USAGE = ExitOperation("usage", UsageOfAccount, UsedHere)
+REPORTED = ExitOperation("reported", OneOfAccount, ReportedSession)
+REPORTED_LIST = ExitOperation("reported_list", ReportedOfAccount, SessionsOf)
+ABORT = ExitOperation("abort", TakeBack, OperationDone)
+END = ExitOperation("end", EndSession, OperationDone)
+DRAIN = ExitOperation("drain", DrainExit, OperationDone)
+DEVICE_ADD = ExitOperation("device_add", AddDeviceHere, DeviceMade)
+DEVICE_SHOW = ExitOperation("device_show", OneOfAccount, DeviceFacts)
+DEVICE_LIST = ExitOperation("device_list", ListOfAccount, DevicesOf)
+DEVICE_PLACE = ExitOperation("device_place", OneOfAccount, Placed)
+DEVICE_CHANGE = ExitOperation("device_change", EditDeviceHere, DeviceFacts)
+DEVICE_ROTATE = ExitOperation("device_rotate", RotateDeviceHere, DeviceMade)
+DEVICE_REMOVE = ExitOperation("device_remove", RemoveDeviceHere, DeviceFacts)

@@ -1,0 +1,1 @@
+"""How the fleet stands, for commands, doctor and Prometheus."""

@@ -1,0 +1,189 @@
+"""Says how the fleet stands, for `fleet status`: as a record, and for people. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from appliance.client.humanize import span
+from appliance.domain.clock import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from appliance.domain.clock import Moment
+    from appliance.fleet.link.link import LinkState
+    from appliance.fleet.presence.directory import Presence
+
+HEADINGS = ("NODE", "REGION", "ROLE", "STATE", "LIVE", "LAG", "CLOCK", "VERSION")
+SPARE = ("VERSION", "CLOCK", "LAG")  # what a narrow terminal can do without, in this order
+
+
+class NodeStatus(msgspec.Struct, frozen=True):
+    """Describes an exit. `fault`: why this host opens no sessions on it; None: it does.
+
+    `lag_s`: how long ago everything of it was reported; None: not known here. `skew_ms`: how far its clock is ahead.
+    """
+
+    name: str
+    id: str
+    region: str
+    role: str
+    alive: bool
+    fault: str | None
+    lag_s: int | None
+    skew_ms: int | None
+    live: int | None
+    version: str | None
+
+
+class FleetStatus(msgspec.Struct, frozen=True):
+    """Describes the fleet as this host knows it. Times are RFC 3339.
+
+    `quorum`: changes of accounts and claims can be made now. `complete_until`: until then all exits' sessions are
+    reported; None: not known here. `unsent_sessions`: of this exit, with changes that no hub has, for `lag_s` by now.
+    `alone`: why this host works as a single one; None: it does not. `failure`: what keeps it from connecting to a hub;
+    `meanwhile`: what holds while it is cut off.
+    """
+
+    nodes: tuple[NodeStatus, ...]
+    generation: int
+    quorum: bool
+    complete_until: str | None
+    this: str  # the id of this host
+    alone: str | None
+    cut_off_since: str | None
+    failure: str | None
+    unsent_sessions: int
+    lag_s: int
+    meanwhile: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportState:
+    """Holds what is reported. `unsent`: sessions of this exit with changes that no hub has; `waiting_since`: the oldest
+    of those changes, wall ms. `told_until`: by exit, up to when everything of it is reported, as a hub knows it."""
+
+    unsent: int = 0
+    waiting_since: int | None = None
+    told_until: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTokens:
+    """Tells what tokens that are known here may do. `hold`: they open sessions now; `until`: up to when they do, or
+    did, if no hub is reached, wall ms; None: this exit has never had the fleet's accounts."""
+
+    hold: bool
+    until: int | None
+
+
+def fleet_status(
+    presences: Sequence[Presence],
+    own_id: str,
+    alone: str | None,
+    link: LinkState,
+    report: ReportState,
+    tokens: KnownTokens,
+    now: Moment,
+) -> FleetStatus:
+    """Puts together what is known. `alone`: see Directory.apart."""
+    own = next(each for each in presences if each.member.id == own_id)
+    told = report.told_until
+    everyone = None if told is None else [told.get(each.member.id) for each in presences]
+    complete = None if everyone is None or None in everyone else min(ms for ms in everyone if ms is not None)
+    lag_s = 0 if report.waiting_since is None else max(0, now.wall_ms - report.waiting_since) // 1000
+    return FleetStatus(
+        nodes=tuple(_node(each, told or {}, lag_s if each is own else None, now) for each in presences),
+        generation=0 if own.beat is None else own.beat.gen,
+        quorum=link.connected,
+        complete_until=None if complete is None else rfc3339(complete),
+        this=own_id,
+        alone=alone,
+        cut_off_since=None if link.connected else rfc3339(link.since.wall_ms),
+        failure=None if link.failure is None else str(link.failure),
+        unsent_sessions=report.unsent,
+        lag_s=lag_s,
+        meanwhile=() if link.connected else meanwhile(own.member.role, tokens),
+    )
+
+
+def _node(each: Presence, told: Mapping[str, int], own_lag_s: int | None, now: Moment) -> NodeStatus:
+    member, until = each.member, told.get(each.member.id)
+    return NodeStatus(
+        name=member.name,
+        id=member.id,
+        region=member.region,
+        role=member.role,
+        alive=each.alive,
+        fault=each.fault,
+        lag_s=max(0, now.wall_ms - until) // 1000 if own_lag_s is None and until is not None else own_lag_s,
+        skew_ms=each.skew_ms,
+        live=None if each.beat is None else each.beat.live,
+        version=None if each.beat is None else each.beat.version,
+    )
+
+
+def meanwhile(role: str, tokens: KnownTokens) -> tuple[str, ...]:
+    """Returns what holds while this host is cut off, a sentence each."""
+    if role == "hub":
+        return (
+            "accounts and tokens are kept here, and work here as ever",
+            "the other exits are on their own until this host's nats-server runs: systemctl status wg-appliance-hub",
+        )
+    if tokens.until is None:
+        opened = "no token opens a session here: this exit has not had the fleet's accounts yet"
+    elif tokens.hold:
+        opened = f"tokens that are known here open sessions on this exit until {rfc3339(tokens.until)}, others do not"
+    else:
+        opened = f"no token opens a session here since {rfc3339(tokens.until)} (fleet.offline_tokens)"
+    return (
+        opened,
+        "a token that is revoked meanwhile, or an account that is disabled, is not known to be",
+        "live sessions go on, and are counted; what they use is reported once a hub is reached",
+    )
+
+
+# For people ------------------------------------------------------------------------------------------
+
+
+def fields(status: FleetStatus) -> list[tuple[str, str]]:
+    """Returns what holds for the whole fleet and for this host, as names and values."""
+    own = next(each for each in status.nodes if each.id == status.this)
+    lines = [("this host", f"{own.name}, {own.role} in {own.region}, {own.id}")]
+    connected = status.cut_off_since is None
+    lines.append(("hub", "connected" if connected else f"cut off since {status.cut_off_since}"))
+    failure = () if status.failure is None else (status.failure,)
+    lines += [("", sentence) for sentence in (*failure, *status.meanwhile)]
+    if connected and status.alone is not None:
+        lines.append(("works alone", status.alone))
+    if own.fault is not None:
+        lines.append(("takes no sessions", own.fault))
+    waiting = f", the first for {span(status.lag_s * 1000)}" if status.unsent_sessions else ""
+    lines.append(("not reported yet", f"{status.unsent_sessions} sessions{waiting}"))
+    if status.complete_until is not None:
+        lines.append(("complete until", status.complete_until))
+    return [*lines, ("generation", str(status.generation))]
+
+
+def rows(status: FleetStatus) -> list[tuple[str, ...]]:
+    """Returns a row of a table for each exit, under HEADINGS."""
+    return [
+        (
+            each.name,
+            each.region,
+            each.role,
+            each.fault or "takes sessions",
+            _or_unknown(each.live),
+            "-" if each.lag_s is None else span(each.lag_s * 1000),
+            "-" if each.skew_ms is None else f"{round(each.skew_ms / 1000, 1) or 0:+.1f} s",  # never -0.0
+            _or_unknown(each.version),
+        )
+        for each in status.nodes
+    ]
+
+
+def _or_unknown(value: object) -> str:
+    return "-" if value is None else str(value)
