@@ -65,11 +65,11 @@ def create(config_file: Path | None, name: str, tier: str, as_json: bool) -> Non
 def list_(config_file: Path | None, limit: int | None, as_json: bool) -> None:
     """List accounts, oldest first."""
 
-    async def work(a: Admin) -> tuple[list[Account], int]:
+    async def work(a: Admin) -> tuple[list[Account], str, int]:
         async with a.store.read() as db:
-            return await rows.everyone(db), a.now
+            return await rows.everyone(db), await kept_accounts.remedy(db, "account create NAME"), a.now
 
-    accounts, now = admin.run(config_file, work)
+    accounts, remedy, now = admin.run(config_file, work)
     most = output.newest(limit, as_json=as_json)
     output.cut(len(accounts), most, "accounts")
     accounts = accounts[-most:]
@@ -79,7 +79,7 @@ def list_(config_file: Path | None, limit: int | None, as_json: bool) -> None:
     output.write_table(
         ("NAME", "TIER", "STATE", "CREATED", "ID"),
         [(each.name, each.tier, _state(each), output.ago(each.created_at, now), each.id) for each in accounts],
-        "no accounts; wg-appliance account create NAME makes one",
+        f"no accounts; {remedy}",
     )
 
 
@@ -90,21 +90,22 @@ def list_(config_file: Path | None, limit: int | None, as_json: bool) -> None:
 def show(config_file: Path | None, name: str, as_json: bool) -> None:
     """Show an account, its tokens, and how many live sessions and devices it has."""
 
-    async def work(a: Admin) -> tuple[Account, dict[str, int], list[Token], int]:
+    async def work(a: Admin) -> tuple[Account, dict[str, int], list[Token], str, int]:
         async with a.store.read() as db:
             stored = await find(db, name)
             live = [s for s in await session_rows.unfinished_of(db, stored.id) if s.state is State.LIVE]
             has = {"live_sessions": len(live), "devices": await device_rows.count_of(db, stored.id)}
-            return stored, has, await token_rows.of_account(db, stored.id), a.now
+            remedy = await kept_accounts.remedy(db, f"token create --account {shlex.quote(stored.name)}")
+            return stored, has, await token_rows.of_account(db, stored.id), remedy, a.now
 
-    stored, has, tokens, now = admin.run(config_file, work)
+    stored, has, tokens, remedy, now = admin.run(config_file, work)
     if as_json:
         output.write_json(_shape(stored) | has | {"tokens": [token.shape(each) for each in tokens]})
         return
     output.write_fields([*_fields(stored), *((what.replace("_", " "), count) for what, count in has.items())])
     if tokens:
         output.write("")
-    token.write_table(tokens, now, shlex.quote(stored.name))
+    token.write_table(tokens, now, remedy)
 
 
 @account.command("set")

@@ -1,4 +1,4 @@
-"""Refuses changes of accounts and tokens on a host whose fleet keeps them elsewhere."""
+"""Says where accounts and tokens are changed, on a host whose fleet keeps them elsewhere."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ async def require_here(db: aiosqlite.Connection) -> None:
     host = await fleet_state.kept_on(db)
     if host is not None:
         raise Conflict(f"accounts are kept on {host}: run this command there")
+
+
+async def remedy(db: aiosqlite.Connection, command: str) -> str:
+    """Returns what is said where an account or token is lacking. `command`: that makes one."""
+    host = await fleet_state.kept_on(db)
+    return f"wg-appliance {command} makes one" if host is None else f"accounts are kept on {host}"

@@ -73,18 +73,18 @@ def create(
 def list_(config_file: Path | None, limit: int | None, as_json: bool) -> None:
     """List tokens, oldest first, without their secrets."""
 
-    async def work(a: Admin) -> tuple[list[Token], int]:
+    async def work(a: Admin) -> tuple[list[Token], str, int]:
         async with a.store.read() as db:
-            return await rows.everything(db), a.now
+            return await rows.everything(db), await kept_accounts.remedy(db, "token create --account NAME"), a.now
 
-    tokens, now = admin.run(config_file, work)
+    tokens, remedy, now = admin.run(config_file, work)
     most = output.newest(limit, as_json=as_json)
     output.cut(len(tokens), most, "tokens")
     tokens = tokens[-most:]
     if as_json:
         output.write_json({"tokens": [shape(each) for each in tokens]})
     else:
-        write_table(tokens, now)
+        write_table(tokens, now, remedy)
 
 
 @token.command()
@@ -148,7 +148,8 @@ def shape(t: Token) -> dict[str, Any]:
     }
 
 
-def write_table(tokens: Sequence[Token], now: int, account: str = "NAME") -> None:
+def write_table(tokens: Sequence[Token], now: int, remedy: str) -> None:
+    """Prints the tokens. `remedy`: what to do where there are none."""
     output.write_table(
         ("ID", "ACCOUNT", "TIER", "STATE", "CREATED", "EXPIRES", "LABEL"),
         [
@@ -158,7 +159,7 @@ def write_table(tokens: Sequence[Token], now: int, account: str = "NAME") -> Non
             )
             for t in tokens
         ],
-        f"no tokens; wg-appliance token create --account {account} makes one",
+        f"no tokens; {remedy}",
         spare=("TIER", "CREATED"),
     )
 

@@ -29,6 +29,7 @@ from appliance.fleet.reports import away
 from appliance.fleet.reports.fold import Fold
 from appliance.fleet.reports.fold_answers import FoldAnswers
 from appliance.fleet.reports.streams import NatsStreams
+from appliance.store.queries import fleet_fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -110,6 +111,11 @@ class HubPart:
         async with self._store.read() as db:
             found = await away.folded(db, id_)
         return None if found is None else found.node
+
+    async def told_until(self) -> dict[str, int]:
+        """Returns up to when (wall clock, ms) each exit that has said so has reported all. Raises StoreUnavailable."""
+        async with self._store.read() as db:
+            return {node: upto for node, upto in (await fleet_fold.reported_until(db)).items() if upto}
 
     async def _follow_roster(self, stopping: asyncio.Event) -> None:
         await self._roster.follow(lambda: self.ledger.position, self.fold.members_changed, stopping)

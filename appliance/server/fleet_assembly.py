@@ -91,7 +91,7 @@ class FleetPart:
         )
         self._rpc_seconds = rpc_seconds()
         self.any = self._make_any_exit()
-        self._unsent = ReportState()
+        self._report = ReportState()
         self._disconnected = False
         self._terms: FollowedTerms | None = None
 
@@ -261,7 +261,7 @@ class FleetPart:
         """Returns what runs until it is cancelled."""
         own: dict[str, Endless] = {
             "reports": self.reporting.run,
-            "unsent reports": self._count_unsent,
+            "what is reported": self._look_at_reports,
             "intents": self.any.intents.run,
             "operations": self.any.ops.run,
         }
@@ -299,14 +299,15 @@ class FleetPart:
 
     # Telling -------------------------------------------------------------------------------------------
 
-    async def _count_unsent(self) -> None:
-        """Counts, for the status, what is not reported yet."""
+    async def _look_at_reports(self) -> None:
+        """Notes, for the status, what this exit has not reported yet and, on a hub, up to when each exit has."""
         waiting_since: int | None = None
         while True:
             with suppress(StoreUnavailable):  # the tick says so
                 unsent = await self.reporting.unsent()
+                told_until = None if self.hub is None else await self.hub.told_until()
                 waiting_since = (waiting_since or self._here.clock.now().wall_ms) if unsent else None
-                self._unsent = ReportState(unsent=unsent, waiting_since=waiting_since)
+                self._report = ReportState(unsent, waiting_since, told_until)
             await asyncio.sleep(1.0)
 
     def status(self) -> FleetStatus:
@@ -318,7 +319,7 @@ class FleetPart:
         )
         presences = self.nodes.presences()
         return fleet_status(
-            presences, self._keys.node_id, self.nodes.apart(), self.link.state, self._unsent, tokens, now
+            presences, self._keys.node_id, self.nodes.apart(), self.link.state, self._report, tokens, now
         )
 
 

@@ -39,10 +39,10 @@ class Stepped:
 
         wga.write(beat)
 
-    def __call__(self, *arguments: str) -> Done:
+    def __call__(self, *arguments: str, status: int = 0) -> Done:
         config = ("--config", str(self._wga.config))
         done = python("-m", "appliance", *config, *arguments, environ=dict(self.clock.environment))
-        assert done.status == 0, done
+        assert done.status == status, done
         return done
 
     def json(self, *arguments: str) -> Any:
@@ -103,3 +103,13 @@ def test_resume_alone_accepts_nothing(stepped: Stepped) -> None:
     stepped("node", "resume")
     status = stepped.json("node", "status")
     assert (status["drained"], status["clock_doubted"]) == (False, True)
+
+
+def test_a_host_whose_clock_is_doubted_joins_no_fleet(stepped: Stepped) -> None:
+    """Its beats would differ from the others' by as much. One line says so and what to do, before the token is read."""
+    stepped.clock.step(900)
+    said = stepped("node", "join", "hello", status=1).err.splitlines()
+    assert len(said) == 1
+    assert "15 min ahead of that, and doubted; set it right, or if it is: wg-appliance node resume --accept" in said[0]
+    stepped(*ACCEPT)
+    assert "this is no join token" in stepped("node", "join", "hello", status=1).err

@@ -62,6 +62,16 @@ def test_what_reads_goes_on(spoke: CommandLine) -> None:
     assert len(spoke.json("token", "list")["tokens"]) == 1
 
 
+def test_an_empty_list_says_where_accounts_are_kept(wga: CommandLine) -> None:
+    """A spoke that has not had the hub's yet is not told to make one."""
+    single = wga("token", "list")
+    assert "no tokens; wg-appliance token create --account NAME makes one" in single.out + single.err
+    join(wga, "spoke")
+    for what in ("account", "token"):
+        done = wga(what, "list")
+        assert f"no {what}s; accounts are kept on fra1" in done.out + done.err
+
+
 def test_devices_are_this_exits_and_of_existing_accounts(spoke: CommandLine) -> None:
     """`device add` makes no account there."""
     spoke.do("device", "add", "ada/phone", "--public-key", KEY)

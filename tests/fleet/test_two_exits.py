@@ -52,8 +52,23 @@ def test_each_exit_names_both_regions_and_both_exits(fleet: WholeFleet) -> None:
 
 def _nodes(exit_: FleetAppliance) -> dict[str, tuple[str, bool]]:
     """What `fleet status` says, which the server notes each second."""
-    nodes = json.loads(exit_.admin("fleet", "status", "--json"))["nodes"]
-    return {node["name"]: (node["role"], node["alive"]) for node in nodes}
+    return {node["name"]: (node["role"], node["alive"]) for node in _status(exit_)["nodes"]}
+
+
+def test_the_hub_knows_up_to_when_each_exit_has_reported(fleet: WholeFleet) -> None:
+    """Of the spoke, too; the spoke knows its own lag alone."""
+    hub, spoke = fleet.exits
+    until(lambda: _status(hub)["complete_until"] is not None, "both have reported all")
+    assert all(node["lag_s"] is not None for node in _status(hub)["nodes"])
+    assert {node["name"]: node["lag_s"] is not None for node in _status(spoke)["nodes"]} == {
+        hub.name: False,
+        spoke.name: True,
+    }
+    assert _status(spoke)["complete_until"] is None
+
+
+def _status(exit_: FleetAppliance) -> Any:
+    return json.loads(exit_.admin("fleet", "status", "--json"))
 
 
 def test_doctor_finds_the_fleet_whole(fleet: WholeFleet) -> None:

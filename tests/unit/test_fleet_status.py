@@ -71,9 +71,16 @@ def test_the_record_says_what_is_known_of_each_exit() -> None:
 
 
 def test_it_is_complete_until_the_exit_that_lags_most() -> None:
-    """Up to then every exit has reported everything; while one has never, it is not complete at all."""
+    """Up to then every exit has reported everything; while one has never, it is not complete at all. One that has left
+    does not count, nor does what a clock that is ahead says of moments to come."""
     told = {AMS: AFTERNOON - 60_000, HERE: AFTERNOON, SIN: AFTERNOON - 600_000}
-    assert a_status(ReportState(told_until=told)).complete_until == "2026-09-21T14:10:00Z"
+    found = a_status(ReportState(told_until=told))
+    assert found.complete_until == "2026-09-21T14:10:00Z"
+    assert [each.lag_s for each in found.nodes] == [60, 0, 600]
+    left = dict.fromkeys(told, AFTERNOON + 60_000) | {"nod_of_one_that_left": AFTERNOON - 900_000}
+    found = a_status(ReportState(told_until=left))
+    assert found.complete_until == "2026-09-21T14:20:00Z"
+    assert {each.lag_s for each in found.nodes} == {0}
     del told[SIN]
     assert a_status(ReportState(told_until=told)).complete_until is None
 

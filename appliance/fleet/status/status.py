@@ -24,7 +24,8 @@ SPARE = ("VERSION", "CLOCK", "LAG")  # what a narrow terminal can do without, in
 class NodeStatus(msgspec.Struct, frozen=True):
     """Describes an exit. `fault`: why this host opens no sessions on it; None: it does.
 
-    `lag_s`: how long ago everything of it was reported; None: not known here. `skew_ms`: how far its clock is ahead.
+    `lag_s`: on a hub, how long ago everything of it was reported; on a spoke, for how long this host has had something
+    to report, and None of another. `skew_ms`: how far its clock is ahead.
     """
 
     name: str
@@ -93,7 +94,8 @@ def fleet_status(
     own = next(each for each in presences if each.member.id == own_id)
     told = report.told_until
     everyone = None if told is None else [told.get(each.member.id) for each in presences]
-    complete = None if everyone is None or None in everyone else min(ms for ms in everyone if ms is not None)
+    # An exit whose clock is ahead says so of moments that are yet to come here.
+    complete = None if everyone is None or None in everyone else min(now.wall_ms, *(ms for ms in everyone if ms))
     lag_s = 0 if report.waiting_since is None else max(0, now.wall_ms - report.waiting_since) // 1000
     return FleetStatus(
         nodes=tuple(_node(each, told or {}, lag_s if each is own else None, now) for each in presences),
@@ -112,6 +114,7 @@ def fleet_status(
 
 def _node(each: Presence, told: Mapping[str, int], own_lag_s: int | None, now: Moment) -> NodeStatus:
     member, until = each.member, told.get(each.member.id)
+    lag_s = own_lag_s if until is None else max(0, now.wall_ms - until) // 1000
     return NodeStatus(
         name=member.name,
         id=member.id,
@@ -119,7 +122,7 @@ def _node(each: Presence, told: Mapping[str, int], own_lag_s: int | None, now: M
         role=member.role,
         alive=each.alive,
         fault=each.fault,
-        lag_s=max(0, now.wall_ms - until) // 1000 if own_lag_s is None and until is not None else own_lag_s,
+        lag_s=lag_s,
         skew_ms=each.skew_ms,
         live=None if each.beat is None else each.beat.live,
         version=None if each.beat is None else each.beat.version,
