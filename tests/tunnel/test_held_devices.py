@@ -50,7 +50,9 @@ def test_a_quota_that_is_used_up_and_raised(
     download = moving.client.start_download(UNREACHED, "held")
     speed = Speed(download.received)
     until(lambda: not appliance.peers(), "both are cut off")
-    peak, sessions = speed.peak(), quiet.sessions()
+    peak = speed.peak()
+    until(lambda: all("terminated_at" in s for s in quiet.sessions()), "both sessions have ended")
+    sessions = quiet.sessions()
     assert {s["terminated_reason"] for s in sessions} == {"quota_exceeded"}
     used = sum(s["bytes_in"] + s["bytes_out"] for s in sessions)
     assert LIMIT <= used <= LIMIT + peak
