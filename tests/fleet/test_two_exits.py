@@ -81,9 +81,7 @@ def test_doctor_finds_the_fleet_whole(fleet: WholeFleet) -> None:
 
 
 @pytest.mark.usefixtures("backend")
-@pytest.mark.parametrize(
-    "asked", [pytest.param(0, id="at the hub"), pytest.param(1, id="at the spoke", marks=pytest.mark.under_kernel)]
-)
+@pytest.mark.parametrize("asked", [pytest.param(0, id="at the hub"), pytest.param(1, id="at the spoke")])
 def test_one_token_opens_in_either_region_through_either_api(fleet: WholeFleet, asked: int) -> None:
     """Traffic leaves from the address of the region's exit; DELETE through the other API cuts at once."""
     api, other = fleet.exits[asked], fleet.exits[1 - asked]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # What a client needs after its handshake must be over by then, on a busy machine and an emulated kernel too: what comes
 # later is the next session's.
-REJECT_AFTER_S = {"userspace": 5, "kernel": 15}
+REJECT_AFTER_S = {"userspace": 5, "kernel": 9}
 CONNECTED_S = 3
 
 

@@ -42,7 +42,6 @@ FOREIGN = {
 
 
 @pytest.mark.black_box
-@pytest.mark.under_kernel
 def test_a_foreign_interface_is_refused_and_nothing_is_touched(world: World, backend: str, tmp_path: Path) -> None:
     """Whatever is set on it: one line that names it, exit status 1; interface, key, port, addresses, peers and routes
     stay, and no table, no sysctl and no process is there that was not before. When it has gone, the start succeeds."""

@@ -6,8 +6,6 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.support.tunnel.devices import DeviceInUse
 from tests.support.tunnel.ping import Ping
 from tests.support.tunnel.waiting import standing_still, until
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
 
     from tests.support.tunnel.appliance_process import Appliance
     from tests.support.tunnel.client import Client
-
-pytestmark = pytest.mark.under_kernel
 
 MB = 1_000_000
 LIMIT = 20 * MB

@@ -166,7 +166,6 @@ def test_a_change_is_repaired_and_no_other_client_notices(
         assert len(pinged[name].outages) <= loss.value, name
 
 
-@pytest.mark.under_kernel
 def test_all_that_was_changed_at_once_is_repaired_in_one_go(exit_: WatchedExit) -> None:
     """What was changed before anything could be repaired is repaired in one go."""
     before, logged = exit_.facts(), len(exit_.appliance.log())

@@ -64,7 +64,6 @@ class Sessions:
 
 
 @pytest.mark.black_box
-@pytest.mark.under_kernel
 def test_a_clock_that_steps_ends_no_session_and_deletes_no_history(appliance: Appliance, clock: WallClock) -> None:
     """A year ahead while it runs, killed and started again; set days back while it is away. What is new has the time
     by the boot clock."""

@@ -32,7 +32,6 @@ def settled_at_the_other(exit_: Vantage, version: int) -> None:
     exit_.arrives_from_inside(version, exit_.clients[1])
 
 
-@pytest.mark.under_kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_clients_do_not_reach_each_other(exit_: Vantage, version: int) -> None:
     """Nothing that a client sends to another's address in the tunnel arrives; the sender is told."""

@@ -144,7 +144,6 @@ def ends_that_send_nothing_themselves(exit_: Vantage, client: Inside, port: int)
             space.run("nft", "delete", "table", "inet", "quiet")
 
 
-@pytest.mark.under_kernel
 def test_a_connection_that_was_reset_begins_anew(few: Vantage) -> None:
     """One that the other side has reset counts no more, so it does not live on either: another SYN of its ports goes
     out when conntrack has forgotten it, and begins a connection that counts."""

@@ -91,7 +91,6 @@ def stopped(exit_: Vantage) -> Iterator[None]:
         exit_.appliance.start()
 
 
-@pytest.mark.under_kernel
 @pytest.mark.parametrize(
     "tampering",
     [
