@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import replace
 
-from appliance.cli import account, admin, device_changes, device_file, device_held, limits, output
+from appliance.cli import account, admin, device_changes, device_claims, device_file, device_held, limits, output
 from appliance.cli.device_fields import COLUMNS, SPARE, DeviceFields, read
 from appliance.cli.device_file import Wanted
 from appliance.cli.lazy_group import Commands
@@ -66,13 +66,15 @@ def add(
     async def work(a: Admin) -> tuple[Added, str | None, str, Admin, HostError | None]:
         exit_ = device_file.exit_of(a)
         endpoint, pair = device_file.endpoint(a), device_file.key_pair(wanted, exit_)
+        wish = await device_claims.of_new_device(a, name, pair.public)
 
         async def change(db: aiosqlite.Connection) -> tuple[Added, str | None]:
             await device_changes.require_same_exit(db, a, exit_.public_key)
-            made = await device_changes.add(db, a, name, pair.public, str(endpoint))
+            made = await device_changes.add(db, a, name, pair.public, str(endpoint), wish.account_id if wish else "")
             return made, await device_held.why(db, a, made.device)
 
-        (added, held), late = await device_changes.stored(a, change)
+        async with device_claims.claimed(a, name.account, wish):
+            (added, held), late = await device_changes.stored(a, change)
         return added, held, device_file.text_of(a, exit_, added.device, pair.private, wanted), a, late
 
     with device_file.handed_over(wanted, f"wg-appliance device rotate {shlex.quote(str(name))}") as hand_over:
@@ -167,15 +169,19 @@ def rename(config_file: Path | None, name: DeviceName, new_name: str) -> None:
     """Give a device another name. Its file stays good."""
     if "/" in new_name:
         raise click.UsageError("NEWNAME: give the name alone, without /: a device stays with its account")
-    device_name.checked(new_name)
+    checked = device_name.checked(new_name)
 
-    async def work(a: Admin) -> tuple[Device, str]:
-        async with a.change() as db:
+    async def work(a: Admin) -> Device:
+        wish = await device_claims.of_renamed(a, name, checked)
+        async with device_claims.claimed(a, name.account, wish), a.change() as db:
             stored = await device_changes.find(db, name)
-            return stored, await device_changes.rename(db, stored, new_name)
+            await device_changes.require_free(db, stored, checked)
+            await rows.rename(db, stored.id, checked)
+            await device_claims.release_name(db, a, stored)
+            return stored
 
-    stored, now = admin.run(config_file, work)
-    _echo(stored, f"is called {stored.account}/{now} now")
+    stored = admin.run(config_file, work)
+    _echo(stored, f"is called {stored.account}/{checked} now")
 
 
 @device.command()
@@ -183,7 +189,7 @@ def rename(config_file: Path | None, name: DeviceName, new_name: str) -> None:
 @click.pass_obj
 def pause(config_file: Path | None, name: DeviceName) -> None:
     """Keep a device from connecting until `device resume`; its session ends (paused)."""
-    stored, ended = _change(config_file, name, lambda db, d, _: rows.pause(db, d.id, paused=True), Reason.PAUSED)
+    stored, ended = _change(config_file, name, lambda _, db, d: rows.pause(db, d.id, paused=True), Reason.PAUSED)
     done = "was paused already" if stored.paused else "paused: it may not connect until device resume"
     _echo(stored, done, ended=ended)
 
@@ -208,19 +214,16 @@ def resume(config_file: Path | None, name: DeviceName) -> None:
 def _change(
     config_file: Path | None,
     name: DeviceName,
-    write: Callable[[aiosqlite.Connection, Device, int], Awaitable[None]],
+    write: Callable[[Admin, aiosqlite.Connection, Device], Awaitable[None]],
     reason: Reason,
 ) -> tuple[Device, bool]:
-    """Writes a change of a device; returns the device as it was, and whether its session has ended, for that reason.
-
-    `write` is given the time.
-    """
+    """Writes a change of a device; returns the device as it was, and whether its session has ended, for that reason."""
 
     async def work(a: Admin) -> tuple[Device, bool]:
         async with a.change() as db:
             stored = await device_changes.find(db, name)
             ended = await device_rules.end_session(db, stored.id, reason)
-            await write(db, stored, a.now)
+            await write(a, db, stored)
             return stored, ended
 
     return admin.run(config_file, work)
@@ -284,5 +287,9 @@ def remove(config_file: Path | None, name: DeviceName, yes: bool) -> None:
     """Remove a device: its file is good no more, its address is free, its session ends (closed)."""
     output.confirm(f"Remove device {name}? Its file will be good no more.", yes=yes)
 
-    stored, ended = _change(config_file, name, lambda db, d, now: rows.remove(db, [d.id], now), Reason.CLOSED)
+    async def write(a: Admin, db: aiosqlite.Connection, found: Device) -> None:
+        await rows.remove(db, [found.id], a.now)
+        await device_claims.release_name(db, a, found)
+
+    stored, ended = _change(config_file, name, write, Reason.CLOSED)
     _echo(stored, "removed", ended=ended)

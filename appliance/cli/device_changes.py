@@ -42,6 +42,20 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class AdmittedDevice:
+    """Holds the account that may have another device, and how it is to be called.
+
+    `count`: how many it has, of `most`, 0 for any number.
+    """
+
+    account: Account
+    is_new: bool
+    name: str
+    count: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class Added:
     """Holds a new device. `number`: how many its account has now, of `most`, 0 for any number."""
 
@@ -51,21 +65,37 @@ class Added:
     most: int
 
 
-async def add(db: aiosqlite.Connection, a: Admin, name: DeviceName, public_key: bytes, endpoint: str) -> Added:
-    """Inserts a device, and its account if that is new, and kept here. Raises the error that says why it cannot be."""
+async def admit(
+    db: aiosqlite.Connection, a: Admin, name: DeviceName, public_key: bytes, new_id: str = ""
+) -> AdmittedDevice:
+    """Returns for which account a device may be added. Raises the error that says why it cannot be.
+
+    `new_id`: of the account, if it is new, and kept here.
+    """
     checked = device_name.checked(name.device)
-    owner, is_new = await _owner(db, name.account, a.now)
+    owner, is_new = await _owner(db, name.account, a.now, new_id)
     most, count = a.settings.tiers[owner.tier].max_devices, await rows.count_of(db, owner.id)
     refused = await device_rules.refusal(db, owner.id, public_key=public_key, name=checked, most=most)
     if refused is not None:
         raise _in_words(refused, owner, checked, count)
+    return AdmittedDevice(owner, is_new, checked, count, most or 0)
+
+
+async def add(
+    db: aiosqlite.Connection, a: Admin, name: DeviceName, public_key: bytes, endpoint: str, new_id: str = ""
+) -> Added:
+    """Inserts a device, and its account if that is new. Raises as `admit` does."""
+    admitted = await admit(db, a, name, public_key, new_id)
+    owner = admitted.account
+    if admitted.is_new:
+        await account_rows.insert(db, owner)
     made = Device(
         id=ids.device_id(await _mark(db)),
         account_id=owner.id,
         account=owner.name,
         account_tier=owner.tier,
         account_disabled=False,
-        name=checked,
+        name=admitted.name,
         region=a.settings.node.region,
         public_key=public_key,
         address_offset=await _free(db, a.settings.wireguard.subnet.num_addresses),
@@ -75,7 +105,7 @@ async def add(db: aiosqlite.Connection, a: Admin, name: DeviceName, public_key: 
         endpoint=endpoint,
     )
     await rows.insert(db, [made])
-    return Added(made, is_new, count + 1, most or 0)
+    return Added(made, admitted.is_new, admitted.count + 1, admitted.most)
 
 
 async def _mark(db: aiosqlite.Connection) -> str:
@@ -109,13 +139,10 @@ async def find(db: aiosqlite.Connection, name: DeviceName) -> Device:
     return found
 
 
-async def rename(db: aiosqlite.Connection, stored: Device, new_name: str) -> str:
-    """Returns the name as it is now. Raises InvalidRequest for none that can be, Conflict for one that is taken."""
-    checked = device_name.checked(new_name)
-    if await device_rules.refusal(db, stored.account_id, name=checked, device_id=stored.id) is not None:
-        raise _taken(stored.account, checked)
-    await rows.rename(db, stored.id, checked)
-    return checked
+async def require_free(db: aiosqlite.Connection, stored: Device, new_name: str) -> None:
+    """Raises Conflict if another device of the account has the name."""
+    if await device_rules.refusal(db, stored.account_id, name=new_name, device_id=stored.id) is not None:
+        raise _taken(stored.account, new_name)
 
 
 async def rotate(db: aiosqlite.Connection, stored: Device, public_key: bytes, endpoint: str) -> Device:
@@ -131,15 +158,13 @@ async def rotate(db: aiosqlite.Connection, stored: Device, public_key: bytes, en
     return replace(stored, public_key=public_key, endpoint=endpoint, outdated=NOTHING)
 
 
-async def _owner(db: aiosqlite.Connection, name: str, now: int) -> tuple[Account, bool]:
+async def _owner(db: aiosqlite.Connection, name: str, now: int, new_id: str) -> tuple[Account, bool]:
     stored = await account_rows.by_name(db, name)
     if stored is None:
         host = await fleet_state.kept_on(db)
         if host is not None:
             raise NotFound(f"no account {name} here; accounts are kept on {host}: create it there")
-        made = Account(ids.account_id(), name, Tier.FREE, disabled=False, created_at=now)
-        await account_rows.insert(db, made)
-        return made, True
+        return Account(new_id or ids.account_id(), name, Tier.FREE, disabled=False, created_at=now), True
     if stored.disabled:
         raise Conflict(
             f"account {name} is disabled, its devices may not connect; enable it first: "

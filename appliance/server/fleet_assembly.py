@@ -263,6 +263,7 @@ class FleetPart:
             "reports": self.reporting.run,
             "what is reported": self._look_at_reports,
             "intents": self.any.intents.run,
+            "claims of commands": self.any.command_claims.run,
             "operations": self.any.ops.run,
         }
         return own if self.hub is None else own | {"the fold": self.hub.fold.run}

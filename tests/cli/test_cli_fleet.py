@@ -8,16 +8,17 @@ import re
 import socket
 import sys
 import threading
+import time
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from appliance.cli import admin, fleet_draining, fleet_founding, fleet_leaving, fleet_server, output
+from appliance.cli import admin, device_held, fleet_draining, fleet_founding, fleet_leaving, fleet_server, output
 from appliance.cli import fleet as fleet_group
 from appliance.domain.clock import HostClock
-from appliance.domain.errors import HostError
+from appliance.domain.errors import Conflict, HostError
 from appliance.fleet.hub import nats_program
 from appliance.fleet.joining import token as join_token
 from appliance.fleet.membership.identity import FleetFolder
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from tests.support.cli.command_line import Done
 
 JOIN = re.compile(r"wg-appliance node join (wgj1\.[A-Za-z0-9_-]+)\n")
+KEY = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
 REVIVES = "start it (systemctl start wg-appliance)"
 
 
@@ -345,6 +347,52 @@ def test_another_exit_is_drained_by_the_hub_s_server(
     assert "fra1 is this host: leave its name out" in hub.refused("node", "drain", "fra1")
     assert "other exits are drained on fra1" in ams.refused("node", "drain", "fra1")
     assert "--now is for this exit alone" in hub.refused("node", "drain", "ams1", "--now", status=2)
+
+
+# device add and rename ----------------------------------------------------------------------------
+
+
+def test_a_devices_name_and_key_are_one_exits(hub: FleetHost, ams: FleetHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands claim them as the API does: refused or failed, nothing is left; removed or renamed, the name is free.
+
+    Cut off, they go on and say so.
+    """
+    for name in ("alice", "bob"):
+        ams.do("account", "create", name)
+    token = hub.do("fleet", "invite").out.strip()
+    taken = "device name taken: alice has a device phone on another exit of the fleet"
+    with ams.served():
+        ams.do("node", "join", token)
+        hub.do("device", "add", "alice/phone", "--public-key", KEY)
+        assert ams.refused("device", "add", "alice/phone") == taken
+        assert ams.refused("device", "add", "alice/tablet", "--public-key", KEY).startswith("key in use: a device or")
+        assert "_key is in use by another account" in ams.refused("device", "add", "bob/phone", "--public-key", KEY)
+        with monkeypatch.context() as patched:
+            patched.setattr(device_held, "why", _fails)
+            assert ams.refused("device", "add", "alice/pc") == "no room"
+        assert ams.rows("SELECT * FROM devices") == []
+        hub.do("device", "rename", "alice/phone", "tablet")
+        _until_done(hub, ams)
+        assert "not checked" not in ams.do("device", "add", "alice/phone").err
+        assert hub.refused("device", "rename", "alice/tablet", "phone") == taken
+        hub.do("device", "rename", "alice/tablet", "pc")
+        ams.do("device", "remove", "alice/phone", "--yes")
+        _until_done(ams)
+        hub.do("device", "rename", "alice/pc", "phone")
+    unknown = "not checked whether another exit has a device alice/phone: the fleet does not answer"
+    assert unknown in ams.do("device", "add", "alice/phone").err.splitlines()
+
+
+async def _fails(*_: object) -> None:
+    raise Conflict("no room")
+
+
+def _until_done(*hosts: FleetHost) -> None:
+    """Returns when the servers have given up what commands had them give up."""
+    end = time.monotonic() + 30
+    while any(host.rows("SELECT * FROM fleet_intents") for host in hosts):
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 # fleet leave and forget -----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from appliance.fleet.accounts.accounts_here import AccountsHere
 from appliance.fleet.owner.claimed_devices import ClaimedDevices
 from appliance.fleet.owner.claimed_opening import ClaimedOpening, KeyClaims
+from appliance.fleet.owner.command_claims import CommandClaims
 from appliance.fleet.owner.device_owner import DeviceOwner
 from appliance.fleet.owner.owner import OwningExit
 from appliance.fleet.owner.served_ops import ServedOps
@@ -71,7 +72,7 @@ class TheFleet:
 class AnyExit:
     """Holds the parts: `sessions`, `devices` and `quotas` for this host's API, `owner` for other exits' requests.
 
-    `intents.run` and `ops.run` are to be run for as long as the server does.
+    `intents.run`, `command_claims.run` and `ops.run` are to be run for as long as the server does.
     """
 
     sessions: SessionRouter
@@ -82,6 +83,7 @@ class AnyExit:
     ops: ServedOps
     elsewhere: Elsewhere
     key_claims: KeyClaims
+    command_claims: CommandClaims
 
 
 def build(here: ThisExit, fleet: TheFleet, quotas: Quotas) -> AnyExit:
@@ -114,6 +116,7 @@ def build(here: ThisExit, fleet: TheFleet, quotas: Quotas) -> AnyExit:
         ops=ops,
         elsewhere=elsewhere,
         key_claims=key_claims,
+        command_claims=CommandClaims(here.store, fleet.claims, here.clock),
     )
 
 

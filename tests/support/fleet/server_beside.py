@@ -1,7 +1,7 @@
 """Plays, in a thread, what a running server does for the fleet's commands.
 
 It holds the lock of the state directory, acts on requests, takes part in the fleet once the host is in one, as a hub
-with the real nats-server, and notes how that is.
+with the real nats-server and claims in memory, and notes how that is.
 
 with ServerBeside(state, "127.0.0.1:7422") as server: ...
 """
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from appliance.config import state_file
 from appliance.domain.clock import HostClock
 from appliance.domain.entities import Reason, State
+from appliance.fleet.claims.ledger import ClaimLedger
 from appliance.fleet.hub.config import member_inbox
 from appliance.fleet.hub.control import HubControl
 from appliance.fleet.hub.files import HubFiles, hub_place
@@ -27,12 +28,14 @@ from appliance.fleet.link.link import NatsLink, hub_tls
 from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
 from appliance.fleet.membership.identity import FleetFolder
+from appliance.fleet.owner.command_claims import CommandClaims
 from appliance.fleet.status.status import FleetStatus, NodeStatus
 from appliance.fleet.status.status_file import StatusNotes
 from appliance.store.database import Store
 from appliance.store.queries import fleet_members
 from appliance.store.queries import node as node_rows
 from appliance.store.queries import sessions as session_rows
+from tests.support.fleet.claims_kept import RecordsInMemory, owner
 from tests.support.fleet.nats_program import NATS_SERVER
 
 if TYPE_CHECKING:
@@ -109,9 +112,11 @@ class ServerBeside:
             link = _link(membership, keys.seed, keys.node_id, member_inbox(keys.node_id))
             link.start()
             stack.push_async_callback(link.close)
+            claims = CommandClaims(store, owner(link, keys.node_id), CLOCK)
             notes = StatusNotes(self._state.fleet_status, lambda: status, CLOCK)
             while self._state.in_fleet and not self._stopping.is_set():
                 await self._act(store)
+                await claims.look()
                 status = await self._status(store, keys.node_id, connected=link.connected)
                 await notes.note()
                 await asyncio.sleep(LOOK_S)
@@ -141,6 +146,7 @@ class ServerBeside:
         stack.push_async_callback(end)
         await JoinDesk(store, membership, upkeep.apply, CLOCK).listen(own)
         await LeaveDesk(store, CLOCK).listen(own)
+        await ClaimLedger(RecordsInMemory(), RecordsInMemory(), CLOCK, _nowhere).listen(own)
 
     async def _status(self, store: Store, own_id: str, *, connected: bool) -> FleetStatus:
         async with store.write() as db:
@@ -161,6 +167,9 @@ class ServerBeside:
             lag_s=0,
             meanwhile=(),
         )
+
+
+async def _nowhere(_id: str) -> None: ...
 
 
 def _link(membership: Membership, seed: str, name: str, inbox: str) -> NatsLink:
