@@ -127,10 +127,13 @@ def test_a_device_has_its_name_alone_in_the_fleet(fleet: WholeFleet) -> None:
 
 
 def test_a_device_that_a_command_adds_is_served_by_every_api(fleet: WholeFleet) -> None:
-    """Its id says whose it is."""
+    """Its id says whose it is; its name is its own for the hub's commands too."""
     hub, spoke = fleet.exits
     token = fleet.token("finn")
     spoke.admin("device", "add", "finn/phone")
+    assert hub.attempt("device", "add", "finn/phone").stderr == (
+        "wg-appliance: error: device name taken: finn has a device phone on another exit of the fleet\n"
+    )
     (listed,) = hub.api("GET", "/v1/devices", token=token).body["devices"]
     assert hub.api("GET", f"/v1/devices/{listed['id']}", token=token).body["region"] == "ams"
     assert hub.api("DELETE", f"/v1/devices/{listed['id']}", token=token).body["state"] == "removed"
