@@ -8,7 +8,6 @@ import re
 import socket
 import sys
 import threading
-import time
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from appliance.network.uplinks import HostView
 from appliance.store.queries import fleet_requests
 from tests.support.cli.command_line import python
 from tests.support.fleet.fleet_host import FleetHost
+from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -389,10 +389,7 @@ async def _fails(*_: object) -> None:
 
 def _until_done(*hosts: FleetHost) -> None:
     """Returns when the servers have given up what commands had them give up."""
-    end = time.monotonic() + 30
-    while any(host.rows("SELECT * FROM fleet_intents") for host in hosts):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: not any(host.rows("SELECT * FROM fleet_intents") for host in hosts), "all is given up", every=0.02)
 
 
 # fleet leave and forget -----------------------------------------------------------------------------

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 DAY_MS = 86_400_000
 CA_DAYS, LEAF_DAYS = 20 * 365 + 5, 90
 BACKDATED_DAYS = 1  # a host whose clock is behind by less accepts it
-WARNED_DAYS = 30  # before an authority ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +52,6 @@ class Validity:
     def is_due(self, now: int) -> bool:
         """Tells whether to replace it: two thirds have passed, or it was made by a clock that was ahead."""
         return now < self.begins or now - self.begins >= (self.ends - self.begins) * 2 // 3
-
-    def ends_soon(self, now: int) -> bool:
-        """Tells whether a person should be warned, of an authority that renews itself not."""
-        return now >= self.ends - WARNED_DAYS * DAY_MS
 
 
 def make_authority(fleet_id: str, now: int) -> CertifiedKey:

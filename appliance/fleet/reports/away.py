@@ -35,10 +35,6 @@ class FoldedSession:
         return self.report.reason or ("admin" if self.report.state == "terminated" else None)
 
     @property
-    def seconds_ms(self) -> int:
-        return self.report.ms
-
-    @property
     def time_millicents(self) -> int | None:
         return _sum([line.time_mc for line in self.report.lines])
 

@@ -40,12 +40,6 @@ async def by_name(db: aiosqlite.Connection, name: str) -> FleetMember | None:
     return next(map(_member, rows), None)
 
 
-async def by_nkey(db: aiosqlite.Connection, nkey: str) -> FleetMember | None:
-    """Returns the host in the fleet that signs on with this key."""
-    rows = await db.execute_fetchall(f"{_SELECT} WHERE nkey = ? AND left_at IS NULL", (nkey,))
-    return next(map(_member, rows), None)
-
-
 async def put(db: aiosqlite.Connection, member: FleetMember) -> None:
     """Stores a host, or what is different about it.
 
