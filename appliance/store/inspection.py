@@ -46,8 +46,6 @@ def inspect(path: Path, newest: int) -> Inspection:
             devices = _devices(db) if own else 0
     except StoreError as error:
         return Inspection(damage=str(error))
-    except sqlite3.Error as error:
-        return Inspection(damage=f"cannot read the store {path}: {error}; try again")
     # A store that was created and never opened is empty, with both numbers 0.
     ours = application == migration.APPLICATION_ID or (application, version) == (0, 0)
     return Inspection(None, ours, version, newest, heartbeat, drained, accepted or heartbeat, devices)

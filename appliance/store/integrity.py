@@ -44,27 +44,51 @@ def flaw(path: Path) -> str | None:
 
 
 def schema(path: Path) -> int:
-    """Returns the schema version of a copy of a store. Raises sqlite3.Error."""
-    return int(_ask(path, "PRAGMA user_version"))
+    """Returns the schema version of a store. Raises StoreError, naming the file, if it cannot be read."""
+    with naming(path):
+        return int(_ask(path, "PRAGMA user_version"))
 
 
 def has_schema(path: Path, version: int) -> bool:
     """Tells whether the store has this schema version; False if it cannot be read."""
     try:
         return schema(path) == version
-    except (sqlite3.Error, StoreError):
+    except StoreError:
         return False
 
 
 def _ask(path: Path, pragma: str) -> str:
-    with reading(path) as db:
+    with _opened(path) as db:
         (verdict,) = db.execute(pragma).fetchone()
     return str(verdict)
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Raises StoreError, naming the store's file, for SQLite's errors."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise explain(error, path) from error
+
+
+@contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Opens a connection that leaves the file unchanged. Raises StoreError if it is no regular file."""
+    """Opens a connection that leaves the file unchanged. Raises StoreError, naming the file, if it cannot be read."""
+    with naming(path), _opened(path) as db:
+        yield db
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """Opens a connection to a store that no server has open, and commits at the end. Raises StoreError, naming it."""
+    require_regular(path)
+    with naming(path), closing(sqlite3.connect(path)) as db, db:
+        yield db
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     require_regular(path)
     # Closing a writable connection would checkpoint the WAL into a damaged file. Without a WAL, `immutable` (no other
     # process writes) avoids leaving files behind. https://www.sqlite.org/uri.html

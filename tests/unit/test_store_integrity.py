@@ -98,3 +98,15 @@ def test_an_unreadable_store_has_no_schema_version(path: Path, content: bytes | 
     if content is not None:
         path.write_bytes(content)
     assert not integrity.has_schema(path, version)
+
+
+def test_every_way_to_open_a_store_names_it_when_it_cannot(tmp_path: Path) -> None:
+    """A store may go, or become another file, between a command's checks and the moment it is opened."""
+    gone = tmp_path / "gone" / "store.sqlite"
+    for opened in (integrity.reading, integrity.writing):
+        with pytest.raises(StoreError, match=f"cannot open the store {gone}"), opened(gone):
+            pytest.fail("it was opened")
+    with pytest.raises(StoreError, match=f"cannot open the store {gone}"):
+        integrity.schema(gone)
+    assert integrity.flaw(gone) == "unable to open database file"
+    assert not integrity.has_schema(gone, 1)

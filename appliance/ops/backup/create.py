@@ -53,7 +53,8 @@ def write_backup(state: StateDir, config_file: Path, target: Path) -> None:
     Raises HostError if the host refuses a step.
     """
     with snapshot(state.store) as source, _faults("cannot write the backup", target):
-        with acting_as_owner(state.path):  # a link there may lead to a key that is not theirs
+        # A link there may lead to a key that is not theirs.
+        with acting_as_owner(state.path), integrity.naming(state.store):
             key = state.read_key()
             of_fleet = fleet_files.to_save(state, source)
         contents: dict[str, BinaryIO] = {KEY: io.BytesIO(f"{encode(key)}\n".encode())}

@@ -6,8 +6,6 @@ A host that is a member keeps its own files where the backup is of the same memb
 from __future__ import annotations
 
 import os
-import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import BackupError, HostError
@@ -44,7 +42,7 @@ def to_restore(
     if here is None:
         return dict(saved) if saved else None
     if there is None:
-        with closing(sqlite3.connect(store)) as db:
+        with integrity.reading(store) as db:
             node_id = fleet_traces.node_of(db)
         if node_id == here.node_id:  # it was made by a version that did not save the files
             return None

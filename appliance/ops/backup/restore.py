@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-import sqlite3
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -138,7 +137,8 @@ def _of_fleet(backup: Backup, state: StateDir, new: StateDir, *, as_new_node: bo
     except ValueError as error:
         raise backup.damaged(str(error)) from error
     if as_new_node:
-        fleet_traces.make_another_node(new.store)
+        with integrity.naming(new.store):
+            fleet_traces.make_another_node(new.store)
     for name, content in (files or {}).items():
         (new.path / fleet_files.FOLDER).mkdir(mode=0o700, exist_ok=True)
         with _new_file(new.path / fleet_files.FOLDER / name) as file:
@@ -172,7 +172,7 @@ def _note_restored(store: Path) -> None:
     with integrity.reading(store) as db:
         if not fleet_reports.is_reporting(db):
             return
-    with closing(sqlite3.connect(store)) as db, db:
+    with integrity.writing(store) as db:
         fleet_reports.mark_restored(db)
 
 
