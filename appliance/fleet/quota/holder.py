@@ -95,7 +95,7 @@ class Sharing(Struct, frozen=True, gc=False):
 
 
 def restored(borrowed: Borrowed) -> Borrowed:
-    """Returns the borrowed after it was put back from a backup: what it was lent may have been given back since."""
+    """Returns what is borrowed after a backup was put back: what was lent may have been given back since."""
     traffic, time = (replace(each, granted=0, had=0) for each in (borrowed.traffic, borrowed.time))
     return Borrowed(traffic, time, replace(borrowed.slots, held=0), borrowed.e + 1, borrowed.q, borrowed.known)
 
@@ -106,7 +106,7 @@ def ask(
     """Returns what to ask of the ledger now, None: nothing. `urgent`: an answer is needed in any case, as to open.
 
     An urgent request takes the place of one that has no answer yet. Where something is given back (`granted` or
-    `slots.held` is less than before), the borrowed is to be stored before the request is sent.
+    `slots.held` is less than before), what is borrowed is to be stored before the request is sent.
     """
     traffic = _watched(borrowed.traffic, own.windows.traffic.used, now_ms)
     time = _watched(borrowed.time, own.windows.time.used, now_ms)
@@ -120,7 +120,7 @@ def ask(
 
 
 def give_back(borrowed: Borrowed, own: Own, now_ms: int) -> tuple[Borrowed, LeaseAsk]:
-    """Returns the borrowed with nothing left, to be stored before the request that says so is sent."""
+    """Returns what is borrowed with nothing left, to be stored before the request that says so is sent."""
     traffic, of_traffic = _given_back(borrowed.traffic, own.windows.traffic)
     time, of_time = _given_back(borrowed.time, own.windows.time)
     return _sent(borrowed, own, (traffic, time), (of_traffic, of_time), now_ms)
@@ -132,7 +132,7 @@ def counts(borrowed: Borrowed, answer: LeaseTold) -> bool:
 
 
 def told(borrowed: Borrowed, answer: LeaseTold, own: Own, now_ms: int) -> Borrowed:
-    """Returns the borrowed after an answer, which counts only if it is to the last request. `own`: see `adopted`.
+    """Returns what is borrowed after an answer, which counts only if it is to the last request. `own`: see `adopted`.
 
     One that names a later request says that this exit was put back from a backup, or has forgotten a request as it was
     killed: what it was lent is taken from the next answer, which may be asked for at once.
@@ -265,27 +265,27 @@ def _runs_out(lease: Lease, window: Window, limit: int) -> bool:
 
 def _wanted(lease: Lease, window: Window, limit: int, parts: int) -> tuple[Lease, WindowAsk]:
     """Returns the lease as it is from now on, and what to ask. More than twice what is wanted is given back."""
-    opened = window.opened_at or 0
+    opened, others = window.opened_at or 0, _others(lease, window)
     if not limit:
-        return lease, WindowAsk(opened, window.used)
+        return lease, WindowAsk(opened, window.used, others=others)
     granted = lease.granted if _is_of(lease, window) else 0
     ahead = max(limit // parts, AHEAD_S * lease.rate)
     if granted - window.used <= 2 * ahead:
-        return lease, WindowAsk(opened, window.used, granted, max(granted, window.used + ahead))
+        return lease, WindowAsk(opened, window.used, granted, max(granted, window.used + ahead), others)
     want = window.used + ahead
-    return replace(lease, granted=want), WindowAsk(opened, window.used, want, want)
+    return replace(lease, granted=want), WindowAsk(opened, window.used, want, want, others)
 
 
 def _given_back(lease: Lease, window: Window) -> tuple[Lease, WindowAsk]:
     opened, used = window.opened_at or 0, window.used
     granted = min(lease.granted, used) if _is_of(lease, window) else 0
-    return replace(lease, granted=granted, had=0), WindowAsk(opened, used, granted, granted)
+    return replace(lease, granted=granted, had=0), WindowAsk(opened, used, granted, granted, _others(lease, window))
 
 
 def _sent(
     borrowed: Borrowed, own: Own, leases: tuple[Lease, Lease], asked: tuple[WindowAsk, WindowAsk], now_ms: int
 ) -> tuple[Borrowed, LeaseAsk]:
-    """Returns the borrowed that awaits an answer to this request, and the request."""
+    """Returns what is borrowed, with an answer awaited, and the request."""
     sent = replace(
         borrowed,
         traffic=leases[0],

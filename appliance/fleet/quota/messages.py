@@ -22,13 +22,15 @@ class WindowAsk(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Tells of one of the account's windows as the exit has it, since it opened at `opened` (ms since the epoch).
 
     `used`: what the account used here. `granted`: what the exit was lent, as far as it knows. `want`: what it wants to
-    have been lent; what it has beyond that is given back, so it has lowered its own `granted` before.
+    have been lent; what it has beyond that is given back, so it has lowered its own `granted` before. `others`: what it
+    was told that is used elsewhere, for a ledger that has lost its memory.
     """
 
     opened: Count = NONE
     used: Count = 0
     granted: Count = 0
     want: Count = 0
+    others: Count = 0
 
 
 class LeaseAsk(msgspec.Struct, frozen=True, gc=False, tag="lease"):
@@ -48,11 +50,14 @@ class LeaseAsk(msgspec.Struct, frozen=True, gc=False, tag="lease"):
 
 
 class ToldAll(msgspec.Struct, frozen=True, tag="all"):
-    """Says that the exit has asked anew about every account of which it holds something.
+    """Says that the exit has asked anew about every account of which it holds something, and was answered.
 
-    To be said whenever the ledger's memory has another name (see SyncAnswer.claims), also if it holds nothing: before
-    each exit has, the ledger lends little of what it has no record of.
+    `memory` is what named the ledger's memory before it began to ask (see SyncAnswer.claims). To be said whenever that
+    is another one, also by an exit that holds nothing: before each exit has, the ledger lends little of what it has no
+    record of.
     """
+
+    memory: Annotated[str, msgspec.Meta(max_length=128)]
 
 
 class WindowTold(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -87,7 +92,9 @@ class LeaseTold(msgspec.Struct, frozen=True, gc=False, tag="told"):
 
 
 class AllNoted(msgspec.Struct, frozen=True, tag="noted"):
-    """Answers ToldAll."""
+    """Answers ToldAll. `known`: the memory is still that one; else all is to be told again."""
+
+    known: bool
 
 
 Ask = LeaseAsk | ToldAll
