@@ -124,3 +124,20 @@ def test_a_spoke_says_where_invoices_are_made(books: Books) -> None:
     refused = books.invoice()
     assert (refused.status, refused.out, refused.err.count("\n")) == (1, "", 1)
     assert "invoices are made on fra1" in refused.err
+
+
+def test_usage_on_the_hub_is_of_all_exits(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other exits have reported of windows that are open is added; of one that is over, nothing."""
+    at(monkeypatch, "2026-12-01T09:00:00Z")
+    before = json.loads(books.wga("usage", "ada", "--json").out)
+    with closing(sqlite3.connect(books.wga.state.store)) as db, db:
+        db.executemany(
+            "INSERT INTO fleet_windows SELECT id, ?, 1, ?, ?, ?, ? FROM accounts",
+            [
+                ("nod_2", ms("2026-12-01T08:00:00Z"), 500, ms("2026-12-01T08:30:00Z"), 9000),
+                ("nod_3", ms("2026-01-01T08:00:00Z"), 77, None, 0),
+            ],
+        )
+    after = json.loads(books.wga("usage", "ada", "--json").out)
+    assert after["bytes_used"] - before["bytes_used"] == 500
+    assert after["session_seconds"] - before["session_seconds"] == 9

@@ -255,3 +255,48 @@ async def test_lines_of_deleted_sessions_are_told_to_a_new_hub(billed: BilledFle
     (line,) = (await billed.invoice(ada.account, SEPTEMBER)).lines
     assert (line.line.session_id, line.line.charge.total_bytes) == (opened["id"], 1000)
     await sums(billed, ada.account, SEPTEMBER)
+
+
+# Use of windows ------------------------------------------------------------------------------------
+
+
+@in_fleet
+async def test_use_is_of_all_exits_also_of_those_that_do_not_answer(billed: BilledFleet) -> None:
+    """Through either API: of an exit that is away, as it has reported last; of one that answers, what it says."""
+    ada = await billed.exits.client("ada")
+    here, there = await ada.at("fra").connect(region="fra"), await ada.at("ams").connect(region="ams")
+    await billed.use("fra", here["id"], 1000)
+    await billed.use("ams", there["id"], 70)
+    await billed.report()
+    await billed.use("ams", there["id"], 5)
+
+    async def used(api: str) -> tuple[int, int]:
+        found = (await ada.at(api).get("/v1/usage")).json()
+        return found["bytes_used"], found["session_seconds"]
+
+    assert await used("fra") == await used("ams") == (1075, 2 + 4)
+    ams, fra = billed.exits["ams"].node_id, billed.exits["fra"].node_id
+    billed.exits.wire.cut.add(ams)
+    assert await used("fra") == (1070, 2 + 2)
+    assert await used("ams") == (75, 4)  # no hub tells it anything
+    billed.exits.wire.cut.remove(ams)
+    billed.exits.wire.fault("fra", "usage", "lost")
+    assert await used("ams") == (1075, 2 + 4)
+    assert fra in {node for node, operation in billed.exits.wire.calls if operation == "reported_use"}
+
+
+@in_fleet
+async def test_use_of_a_window_that_is_over_counts_no_more(billed: BilledFleet) -> None:
+    """An exit that is away may have reported it months ago. A later batch replaces what an earlier one told."""
+    ada = await billed.exits.client("ada")
+    there = await ada.at("ams").connect(region="ams")
+    await billed.use("ams", there["id"], 70)
+    await billed.report()
+    await billed.use("ams", there["id"], 7)
+    await billed.report()
+    billed.exits.wire.cut.add(billed.exits["ams"].node_id)
+    used = (await ada.at("fra").get("/v1/usage")).json()
+    assert used["bytes_used"] == 77
+    await billed.pass_by(40 * 86_400)
+    used = (await ada.at("fra").get("/v1/usage")).json()
+    assert (used["bytes_used"], used["session_seconds"]) == (0, 0)

@@ -67,6 +67,7 @@ class OwningExit:
             of_reports = [
                 (operations.REPORTED, lambda _, asked: reports.session(asked)),
                 (operations.REPORTED_LIST, lambda _, asked: reports.list(asked)),
+                (operations.REPORTED_USE, lambda _, asked: reports.use(asked)),
             ]
         return [
             *of_reports,

@@ -110,7 +110,7 @@ def build(here: ThisExit, fleet: TheFleet, quotas: Quotas) -> AnyExit:
     return AnyExit(
         sessions=SessionRouter(sessions=here.sessions, opening=opening, elsewhere=elsewhere, reported=reported),
         devices=DeviceRouter(devices=here.devices, changes=changes, elsewhere=elsewhere, region=here.region),
-        quotas=FleetQuotas(quotas, elsewhere),
+        quotas=FleetQuotas(quotas, elsewhere, reported),
         owner=_owner(here, fleet, ops, changes, session_owner),
         intents=intents,
         ops=ops,

@@ -6,10 +6,12 @@ Whoever asks for an account shows its token, as its client did: an exit that was
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import msgspec
 
+from appliance.domain.fleet_use import ExitWindows
+from appliance.domain.windows import Window, Windows
 from appliance.fleet.rpc.facts import DeviceFacts, SessionFacts, Shown, TunnelRecord
 from appliance.fleet.rpc.failures import Failure  # noqa: TC001 (msgspec reads annotations at run time)
 
@@ -140,6 +142,32 @@ class UsedHere(msgspec.Struct, frozen=True):
     time_used_ms: int
 
 
+class WindowsHere(msgspec.Struct, frozen=True, array_like=True):
+    """Describes an account's windows on one exit, as it has reported them. `..._opened_at` None: none is open."""
+
+    node_id: str
+    bytes_opened_at: int | None
+    bytes_used: int
+    time_opened_at: int | None
+    time_used_ms: int
+
+    @classmethod
+    def of(cls, reported: ExitWindows) -> Self:
+        traffic, time = reported.windows.traffic, reported.windows.time
+        return cls(reported.node, traffic.opened_at, traffic.used, time.opened_at, time.used)
+
+    @property
+    def windows(self) -> ExitWindows:
+        traffic, time = Window(self.bytes_opened_at, self.bytes_used), Window(self.time_opened_at, self.time_used_ms)
+        return ExitWindows(self.node_id, Windows(traffic, time))
+
+
+class ReportedUse(msgspec.Struct, frozen=True):
+    """Answers with an account's windows on all exits."""
+
+    exits: list[WindowsHere]
+
+
 class SessionsOf(msgspec.Struct, frozen=True):
     """Answers with sessions, in the order that was asked for."""
 
@@ -199,6 +227,7 @@ LIST = ExitOperation("list", ListOfAccount, SessionsOf)
 USAGE = ExitOperation("usage", UsageOfAccount, UsedHere)
 REPORTED = ExitOperation("reported", OneOfAccount, ReportedSession)
 REPORTED_LIST = ExitOperation("reported_list", ReportedOfAccount, SessionsOf)
+REPORTED_USE = ExitOperation("reported_use", UsageOfAccount, ReportedUse)
 ABORT = ExitOperation("abort", TakeBack, OperationDone)
 END = ExitOperation("end", EndSession, OperationDone)
 DRAIN = ExitOperation("drain", DrainExit, OperationDone)

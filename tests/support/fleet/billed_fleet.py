@@ -16,6 +16,7 @@ from appliance.domain.charges import month_bounds
 from appliance.domain.fleet_member import FleetMember
 from appliance.fleet.reports.fold import Fold
 from appliance.fleet.reports.fold_answers import FoldAnswers
+from appliance.fleet.reports.hub_folds import HubFolds
 from appliance.fleet.reports.reporting import Reporting, ReportingPace
 from appliance.metering import fleet_invoices, invoices
 from appliance.store.queries import fleet_members, fleet_reports, fleet_state
@@ -58,6 +59,8 @@ class BilledFleet:
             member = FleetMember(host.node_id, f"{name}1", name, role, f"U{number}", bytes(32), joined_at=number)
             async with hub.store.write() as db:
                 await fleet_members.put(db, member)
+        self.exits.folds = HubFolds(hub.store, lambda _: True)
+        self.exits[self.hub].wire()
         async with hub.store.write() as db:
             await fleet_state.enter(db, "hub", self.exits.hub, 1)
 
