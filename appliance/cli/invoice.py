@@ -34,9 +34,7 @@ OF_PRICES = ("TIME", "TRAFFIC", "CURRENCY")  # columns that are empty where no p
 @click.argument("name", type=NAME, metavar="NAME|ID")
 @click.option("--month", type=Month(), required=True, help="Such as 2026-11 (UTC).")
 @click.option("--format", "shape", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True)
-@click.option(
-    "--verify", is_flag=True, help="Recalculate this host's lines from the daily totals; fail if they differ."
-)
+@click.option("--verify", is_flag=True, help="Recalculate every line from the daily totals; fail on a difference.")
 @click.option("--final", is_flag=True, help="Fail if there may be more to come: the month, or an exit's report of it.")
 @output.json_option
 @click.pass_obj
@@ -47,7 +45,8 @@ def invoice(
 
     Its seconds are those in which its tunnel could carry: see `wg-appliance help prices`.
 
-    On the hub of a fleet: the sessions of all exits, as they have reported them, and whether that is complete.
+    On the hub of a fleet: the sessions of all exits, as they have reported them, and whether that is complete. There
+    --verify has each exit recalculate its lines too, and compare them with what the hub has.
     """
     from appliance.domain.invoice import totals
 
@@ -113,6 +112,13 @@ async def _read(a: Admin, name: str, month: str, *, verify: bool, final: bool) -
         found = await _find(db, name, month, a.clock)
         if verify:
             await _verify(db, found.account, found.own)
+    if verify and found.fleet is not None:
+        from appliance.cli.fleet import packages
+
+        with packages():
+            from appliance.cli import fleet_verifying
+
+        await fleet_verifying.verify(a, found.account.id, month, found.fleet)
     now_ms = a.clock.now().wall_ms
     if final:
         require_final(month, found.fleet, now_ms)

@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
 
 class FleetInvoice(NamedTuple):
-    """Holds the lines of all exits, and what each exit has reported, those that have left too."""
+    """Holds the lines of all exits, and what each exit has reported, those that have left too.
 
+    `own_node`: this host. `told`: the lines as reported, of this host too.
+    """
+
+    own_node: str
     lines: Sequence[ExitLine]
     exits: Sequence[ReportingExit]
+    told: Sequence[ExitLine]
 
 
 async def read(db: aiosqlite.Connection, own: Invoice, node: str, now_ms: int) -> FleetInvoice:
@@ -30,4 +35,5 @@ async def read(db: aiosqlite.Connection, own: Invoice, node: str, now_ms: int) -
     upto = await fleet_fold.reported_until(db)
     members = await fleet_members.everyone(db)
     exits = [ReportingExit(m.id, m.name, m.region, upto.get(m.id, 0), m.left_at is None) for m in members]
-    return FleetInvoice([ExitLine(each.node, within_month(each.line, now_ms)) for each in lines], exits)
+    shown = [ExitLine(each.node, within_month(each.line, now_ms)) for each in lines]
+    return FleetInvoice(node, shown, exits, told)

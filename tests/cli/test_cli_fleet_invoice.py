@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import sqlite3
-from contextlib import closing
+import threading
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.cli import fleet_verifying
 from appliance.domain.clock import HostClock, Moment
 from tests.support.cli.books import ACROSS, RUNNING, SHORT, Books, ms, november
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.cli.command_line import CommandLine
 
 THERE = "ses_00000000000000000000beef"
@@ -141,3 +145,77 @@ def test_usage_on_the_hub_is_of_all_exits(books: Books, monkeypatch: pytest.Monk
     after = json.loads(books.wga("usage", "ada", "--json").out)
     assert after["bytes_used"] - before["bytes_used"] == 500
     assert after["session_seconds"] - before["session_seconds"] == 9
+
+
+# --verify ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def answering(books: Books, answer: str | None) -> Iterator[list[bytes]]:
+    """What a running server does for it: has ams1 asked, which has found no difference if `answer` is None."""
+    stop, asked = threading.Event(), list[bytes]()
+
+    def carry_out() -> None:
+        with closing(sqlite3.connect(books.wga.state.store, isolation_level=None, timeout=60)) as store:
+            while not stop.wait(0.02):
+                found = store.execute("SELECT number, request FROM fleet_intents WHERE operation = 'verify'").fetchall()
+                for number, request in found:
+                    asked.append(request)
+                    if answer is None:
+                        store.execute("DELETE FROM fleet_intents WHERE number = ?", (number,))
+                    else:
+                        words = f"{number} {answer}".encode()
+                        store.execute(
+                            "UPDATE fleet_intents SET operation = 'refused', request = ? WHERE number = ?",
+                            (words, number),
+                        )
+
+    with books.wga.state.serving():
+        thread = threading.Thread(target=carry_out)
+        thread.start()
+        try:
+            yield asked
+        finally:
+            stop.set()
+            thread.join()
+
+
+def waiting(books: Books) -> int:
+    with closing(sqlite3.connect(books.wga.state.store)) as db:
+        return int(db.execute("SELECT count(*) FROM fleet_intents").fetchone()[0])
+
+
+def test_verify_has_the_exits_compare_their_lines(books: Books) -> None:
+    """Those in the fleet; nothing is left to be asked. It is the same invoice."""
+    with closing(sqlite3.connect(books.wga.state.store)) as db, db:
+        db.execute("UPDATE fleet_lines SET ended_at = ?", (ms("2026-11-30T23:59:59Z"),))
+    with answering(books, None) as asked:
+        done = books.invoice("--verify", "--json")
+    assert done.status == 0
+    assert done.err.splitlines() == [
+        "verified: the lines are those of ams1",
+        "verified: 3 lines agree with the daily totals",
+    ]
+    assert done.out == books.invoice("--json").out
+    (request,) = asked
+    assert json.loads(request)["lines"] == [[THERE, 60, 7, 8, 1000, 0]]
+    assert waiting(books) == 0
+
+
+def test_verify_fails_where_an_exit_has_other_lines(books: Books) -> None:
+    """One line with the exit's words."""
+    with answering(books, f"1 line differs from what the hub has: {THERE}"):
+        refused = books.invoice("--verify")
+    assert (refused.status, refused.out, refused.err.count("\n")) == (1, "", 1)
+    assert f"ams1: 1 line differs from what the hub has: {THERE}" in refused.err
+    assert waiting(books) == 0
+
+
+def test_verify_says_who_has_not_compared(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exit that does not answer in time, and all of them while no server runs."""
+    assert "not compared with the exits' own lines: the server is not running" in books.invoice("--verify").err
+    monkeypatch.setattr(fleet_verifying, "ANSWERED_WITHIN_S", 0.1)
+    with books.wga.state.serving():
+        done = books.invoice("--verify")
+    assert (done.status, done.err.splitlines()[0]) == (0, "not compared: ams1: no answer")
+    assert waiting(books) == 0

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from appliance.cli import fleet_verifying
+from appliance.cli.fleet_verifying import requests
 from appliance.domain.charges import month_bounds
 from appliance.domain.errors import FleetError
 from appliance.domain.fleet_invoice import unreported
 from appliance.domain.invoice import totals
 from appliance.fleet.reports.reports import ReportMark, mark_subject
-from appliance.store.queries import fleet_fold, fleet_members, fleet_moved, fleet_reports, retention
+from appliance.fleet.rpc.operations import VERIFY
+from appliance.store.queries import fleet_fold, fleet_members, fleet_moved, fleet_reports, fleet_requests, retention
 from tests.support.fleet.billed_fleet import BEFORE_S, OCTOBER, SEPTEMBER, BilledFleet, billed_fleet
 from tests.support.fleet.reporting_world import copy_store, put_back
 
@@ -255,6 +258,103 @@ async def test_lines_of_deleted_sessions_are_told_to_a_new_hub(billed: BilledFle
     (line,) = (await billed.invoice(ada.account, SEPTEMBER)).lines
     assert (line.line.session_id, line.line.charge.total_bytes) == (opened["id"], 1000)
     await sums(billed, ada.account, SEPTEMBER)
+
+
+# --verify ------------------------------------------------------------------------------------------
+
+
+async def verified(billed: BilledFleet, account: Account, month: str = SEPTEMBER) -> list[str]:
+    """What ams answers to each request; "": all is the same."""
+    hub, ams = billed.exits["fra"], billed.exits["ams"]
+    found = await billed.invoice(account, month)
+    (there,) = [each for each in found.exits if each.node == ams.node_id]
+    numbers, now = [], hub.exit_.clock.wall_ms
+    for request in requests(account.id, month, found, there):
+        async with hub.exit_.store.write() as db:
+            number = await fleet_requests.intend(db, ams.node_id, VERIFY.name, msgspec.json.encode(request), now)
+            assert number is not None
+            numbers.append(number)
+    assert await hub.any.intents.carry_out() == len(numbers)
+    answers = []
+    async with hub.exit_.store.write() as db:
+        for number in numbers:
+            left = await fleet_requests.outcome(db, number)
+            answers.append("" if left is None else fleet_requests.words(left))
+            await fleet_requests.done(db, number)
+    return answers
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_verifying, "AT_ONCE", 2)
+
+
+ALTERED = {
+    "a line of the hub": ("fra", "UPDATE fleet_lines SET seconds = seconds + 1 WHERE session_id = ?", "from what"),
+    "a line that the hub lacks": ("fra", "DELETE FROM fleet_lines WHERE session_id = ?", "from what"),
+    "a line that nobody made": (
+        "fra",
+        "UPDATE fleet_lines SET session_id = 'ses_0' WHERE session_id = ?",
+        "ses_0",
+    ),
+    "a line of the exit": ("ams", "UPDATE invoice_lines SET seconds = 1 WHERE session_id = ?", "daily totals"),
+}
+
+
+@pytest.mark.parametrize("altered", ALTERED.values(), ids=ALTERED)
+@pytest.mark.usefixtures("small_pages")
+def test_an_exit_finds_what_the_hub_has_otherwise(tmp_path: Path, altered: tuple[str, str, str]) -> None:
+    """A line by hand on either host: the exit names the session. Before, all is the same, in pages too."""
+    where, sql, words = altered
+
+    async def story() -> None:
+        async with billed_fleet(tmp_path) as billed:
+            ada = await billed.exits.client("ada")
+            opened = []
+            for _ in range(3):
+                opened.append(await ada.at("ams").connect(region="ams"))
+                await billed.use("ams", opened[-1]["id"], 1000)
+                await ada.at("ams").delete(opened[-1]["id"])
+            running = await ada.at("ams").connect(region="ams")
+            await billed.use("ams", running["id"], 50)
+            await billed.report()
+            await billed.use("ams", running["id"], 60, after=1)
+            assert await verified(billed, ada.account) == ["", ""]
+            with closing(sqlite3.connect(billed.exits[where].exit_.path)) as db, db:
+                assert db.execute(sql, (opened[1]["id"],)).rowcount == 1
+            told = "; ".join(await verified(billed, ada.account))
+            assert words in told
+            assert opened[1]["id"] in told
+
+    asyncio.run(story())
+
+
+@in_fleet
+async def test_a_restored_exit_has_the_lines_that_it_told(billed: BilledFleet) -> None:
+    """Those of sessions that it lost, too: they are as the hub has them. Only a hub may ask."""
+    ada = await billed.exits.client("ada")
+    first = await ada.at("ams").connect(region="ams")
+    ams = billed.exits["ams"]
+    copy_store(ams.exit_.path, ams.exit_.path.parent / "backup")
+    second = await ada.at("ams").connect(region="ams")
+    for each in (first, second):
+        await billed.use("ams", each["id"], 1000)
+        await ada.at("ams").delete(each["id"])
+    await billed.report()
+    await ams.exit_.stop()
+    put_back(ams.exit_.path.parent / "backup", ams.exit_.path)
+    with closing(sqlite3.connect(ams.exit_.path)) as db, db:
+        fleet_reports.mark_restored(db)
+    await ams.start()
+    await billed.begin_process("ams")
+    await billed.report()
+    assert {line.session_id for _, line in (await billed.invoice(ada.account, SEPTEMBER)).lines} == {
+        first["id"],
+        second["id"],
+    }
+    assert await verified(billed, ada.account) == [""]
+    answer = await ams.any.owner.answer("nod_9", "verify", b"{}")
+    assert b"cannot be read" in answer
 
 
 # Use of windows ------------------------------------------------------------------------------------

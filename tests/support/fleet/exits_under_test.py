@@ -257,7 +257,7 @@ class FleetHost:
                 folds=(self.fleet.folds or self.fleet.reports) if own == self.fleet.hub else None,
                 hub_id=lambda: self.fleet.hub,
                 patience_s=60.0,
-                may_drain=lambda sender: sender == self.fleet.hub,
+                is_hub=lambda sender: sender == self.fleet.hub,
             ),
             parts.services.quotas,
         )
