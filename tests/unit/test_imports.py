@@ -42,6 +42,8 @@ PURE = (
     "fleet.hub.config",
     "fleet.joining.messages",
     "fleet.joining.token",
+    "fleet.quota.holder",
+    "fleet.quota.messages",
     "fleet.rpc.rpc_messages",
     "fleet.status.status",
     "network.contention",
