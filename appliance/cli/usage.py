@@ -68,7 +68,8 @@ async def _read(a: Admin, name: str) -> tuple[Account, TierSettings, Quota, int]
     return account, a.settings.tiers[account.tier], quota, a.now
 
 
-async def _of_all_exits(a: Admin, account: Account, quotas: Quotas, own: Quota, own_node: str) -> Quota:
+async def _of_all_exits(a: Admin, account: Account, quotas: Quotas, known: Quota, own_node: str) -> Quota:
+    """Adds what other exits have reported; `known` has what the hub's ledger knows of them, of limited windows alone."""
     from msgspec.structs import replace
 
     from appliance.domain.fleet_use import WindowsUse, summed
@@ -76,5 +77,9 @@ async def _of_all_exits(a: Admin, account: Account, quotas: Quotas, own: Quota, 
 
     async with a.store.read() as db:
         reported = quotas.of_exits(account, await fleet_windows.of_account(db, account.id))
-    used = summed({own_node: WindowsUse(own.bytes_used, own.time_used_ms)}, reported)
-    return replace(own, bytes_used=used.total_bytes, time_used_ms=used.time_ms)
+    used = summed({own_node: WindowsUse(known.own.bytes_used, known.own.time_used_ms)}, reported)
+    return replace(
+        known,
+        bytes_used=max(known.bytes_used, used.total_bytes),
+        time_used_ms=max(known.time_used_ms, used.time_ms),
+    )

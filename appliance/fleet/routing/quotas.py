@@ -41,17 +41,22 @@ class FleetQuotas:
         return [each.quota or own if isinstance(each, ElsewhereSession) else own for each in listed]
 
     async def of_all(self, account: Account) -> Quota:
-        """Returns this exit's quota, with what the account has used on all exits.
+        """Returns the account's quota, with what it has used on all exits.
 
         On those that do not answer, or have left the fleet, it is what they have reported last.
         """
         asking = self._elsewhere.ask_all(USAGE, UsageOfAccount(token_of(account)))
         answers, reported = await asyncio.gather(asking, self._reported_use(account))
-        own = await self._quotas.of(account)
+        known = await self._quotas.of(account)
+        own = known.own
         used = {node: WindowsUse(a.bytes_used, a.time_used_ms) for node, a in answers.items() if a is not None}
         used[self._elsewhere.own_id] = WindowsUse(own.bytes_used, own.time_used_ms)
         total = summed(used, reported)
-        return replace(own, bytes_used=total.total_bytes, time_used_ms=total.time_ms)
+        return replace(
+            known,
+            bytes_used=max(known.bytes_used, total.total_bytes),
+            time_used_ms=max(known.time_used_ms, total.time_ms),
+        )
 
     async def _reported_use(self, account: Account) -> Mapping[str, WindowsUse]:
         try:
