@@ -69,7 +69,7 @@ async def _read(a: Admin, name: str) -> tuple[Account, TierSettings, Quota, int]
 
 
 async def _of_all_exits(a: Admin, account: Account, quotas: Quotas, known: Quota, own_node: str) -> Quota:
-    """Adds what other exits have reported; `known` has what the hub's ledger knows of them, of limited windows alone."""
+    """Adds what other exits have reported; `known` has what the ledger knows of them, of limited windows alone."""
     from msgspec.structs import replace
 
     from appliance.domain.fleet_use import WindowsUse, summed
