@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from appliance.config.load import TierSettings
     from appliance.domain.entities import Account
     from appliance.domain.quota import Quota
+    from appliance.metering.usage import Quotas
 
 
 @click.command()
@@ -28,18 +29,10 @@ def usage(config_file: Path | None, name: str, as_json: bool) -> None:
     """Show what an account has used of its windows.
 
     Its time is that in which the tunnels of its sessions could carry: see `wg-appliance help prices`.
+
+    On the hub of a fleet: on all exits, on the others as last reported. Elsewhere: as that exit knows it.
     """
-
-    async def work(a: Admin) -> tuple[Account, TierSettings, Quota, int]:
-        from appliance.config.plans import Terms
-        from appliance.metering.usage import Quotas
-
-        async with a.store.read() as db:
-            account = await find(db, name)
-        quotas = Quotas(a.store, None, Terms(a.settings), a.clock)
-        return account, a.settings.tiers[account.tier], await quotas.of(account), a.now
-
-    account, tier, quota, now = admin.run(config_file, work)
+    account, tier, quota, now = admin.run(config_file, lambda a: _read(a, name))
     if as_json:
         output.write_json(
             {
@@ -59,3 +52,34 @@ def usage(config_file: Path | None, name: str, as_json: bool) -> None:
     time = WindowUse(quota.seconds_used, quota.seconds_limit, (quota.seconds_resets_at - now) // 1000)
     windows = usage_fields({"bytes": traffic, "time": time})
     output.write_fields([("account", account.name), ("tier", account.tier), *windows])
+
+
+async def _read(a: Admin, name: str) -> tuple[Account, TierSettings, Quota, int]:
+    from appliance.config.plans import Terms
+    from appliance.metering.usage import Quotas
+    from appliance.store.queries import fleet_state
+
+    async with a.store.read() as db:
+        account, row = await find(db, name), await fleet_state.read(db)
+    quotas = Quotas(a.store, None, Terms(a.settings), a.clock)
+    quota = await quotas.of(account)
+    if row is not None and row.role == "hub":
+        quota = await _of_all_exits(a, account, quotas, quota, row.node_id)
+    return account, a.settings.tiers[account.tier], quota, a.now
+
+
+async def _of_all_exits(a: Admin, account: Account, quotas: Quotas, known: Quota, own_node: str) -> Quota:
+    """Adds what other exits have reported; `known` has what the ledger knows of them, of limited windows alone."""
+    from msgspec.structs import replace
+
+    from appliance.domain.fleet_use import WindowsUse, summed
+    from appliance.store.queries import fleet_windows
+
+    async with a.store.read() as db:
+        reported = quotas.of_exits(account, await fleet_windows.of_account(db, account.id))
+    used = summed({own_node: WindowsUse(known.own.bytes_used, known.own.time_used_ms)}, reported)
+    return replace(
+        known,
+        bytes_used=max(known.bytes_used, used.total_bytes),
+        time_used_ms=max(known.time_used_ms, used.time_ms),
+    )

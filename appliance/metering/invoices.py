@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from appliance.domain import accounting, bill
-from appliance.domain.charges import month_bounds
+from appliance.domain.fleet_invoice import within_month
 from appliance.domain.tiers import Tier
 from appliance.store.queries import invoices
 from appliance.store.queries import node as node_row
@@ -39,14 +38,7 @@ async def read(db: aiosqlite.Connection, account: Account, month: str, clock: Cl
     stored = [line for line in await invoices.lines(db, account.id, month) if line.session_id not in running]
     current = [line for each in running.values() for line in each.lines.values() if line.month == month]
     lines = sorted([*stored, *current], key=lambda line: (line.started_at, line.session_id))
-    return Invoice(account.id, month, [_within_month(line, clock.now().wall_ms) for line in lines], running)
-
-
-def _within_month(line: Line, now_ms: int) -> Line:
-    """Returns the line with its end in its month, also of a session that went on and has not carried since."""
-    _, month_ends = month_bounds(line.month)
-    ended = now_ms if line.ended_at is None else line.ended_at
-    return replace(line, ended_at=month_ends) if ended >= month_ends else line
+    return Invoice(account.id, month, [within_month(line, clock.now().wall_ms) for line in lines], running)
 
 
 async def days(db: aiosqlite.Connection, invoice: Invoice) -> dict[str, Sequence[tuple[str, Amount]]]:

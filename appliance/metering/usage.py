@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.domain import accounting, quota, windows
+from appliance.domain import accounting, fleet_use, quota, windows
 from appliance.domain.windows import Use
 from appliance.metering import stored_grants as stored
 from appliance.metering.lending import GrantSource
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from appliance.config.plans import Terms
     from appliance.domain.clock import Clock, Moment
     from appliance.domain.entities import Account, Session
+    from appliance.domain.fleet_use import ExitWindows, WindowsUse
     from appliance.domain.quota import Quota
     from appliance.domain.tiers import TierLimits
     from appliance.store.database import Store
@@ -102,6 +103,10 @@ class Quotas:
     async def of_all(self, account: Account) -> Quota:
         """Returns the account's use of all exits: of this one."""
         return await self.of(account)
+
+    def of_exits(self, account: Account, reported: Iterable[ExitWindows]) -> dict[str, WindowsUse]:
+        """Returns what exits have reported of the account's current windows, by exit."""
+        return fleet_use.current(reported, self._terms.tiers[account.tier], self._clock.now().wall_ms)
 
     async def as_of(self, db: aiosqlite.Connection, account: Account) -> Quota:
         """Returns the same as a transaction sees it, all of it read from the store."""

@@ -153,7 +153,7 @@ class FleetPart:
             folds=HubFolds(here.store, self.roster.is_present) if self._membership.role == "hub" else None,
             hub_id=self._hub_id,
             patience_s=min(LONGEST_PATIENCE_S, here.settings.wireguard.apply_timeout + WAY_S),
-            may_drain=self.roster.is_hub,
+            is_hub=self.roster.is_hub,
         )
         return any_exit.build(this, fleet, parts.services.quotas, parts.records.lending)
 

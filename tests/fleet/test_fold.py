@@ -115,7 +115,7 @@ def test_what_is_no_report_is_passed_over(tmp_path: Path) -> None:
                     each for each in await folded_of_account(db, "acc_1", NODE, (2**53, ""), 9) if each.id == "ses_1"
                 ]
             (line,) = [tuple(row) for row in rows]
-            assert line == ("ses_1", NODE, "2026-11", 5, None, 1, 2, 3, "eur", 4, 5, 6, 7)
+            assert line == ("ses_1", NODE, "2026-11", 5, None, 1, 2, 3, "eur", 4, 5, 6, 7, "acc_1")
             assert (found.time_millicents, found.bytes_millicents, found.currency) == (6, 7, "eur")
 
     asyncio.run(story())

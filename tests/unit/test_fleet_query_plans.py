@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.domain.windows import Windows
 from appliance.store.database import Store
-from appliance.store.queries import fleet_fold, fleet_lives, fleet_moved, fleet_reports, sessions
+from appliance.store.queries import (
+    fleet_fold,
+    fleet_lines,
+    fleet_lives,
+    fleet_moved,
+    fleet_reports,
+    fleet_windows,
+    invoices,
+    sessions,
+)
 from appliance.store.queries.fleet_reports import Acknowledged, NextEpoch, ReportRow
 
 if TYPE_CHECKING:
@@ -25,6 +35,7 @@ SMALL = {
     "SCAN fleet_reporting",
     "SCAN sqlite_schema",
     "SCAN fleet_report_months",
+    "SCAN node",
     "SCAN fleet_reports USING INDEX fleet_reports_unsent",
     "SCAN sessions USING INDEX sessions_unfinished",
 }
@@ -36,6 +47,7 @@ QUERIES: dict[str, Callable[[aiosqlite.Connection], Awaitable[object]]] = {
     "what is to be sent": lambda db: fleet_reports.unsent(db, 5),
     "how much that is": fleet_reports.count_unsent,
     "rows": lambda db: fleet_reports.by_ids(db, ["ses_1"]),
+    "what was taken over": lambda db: fleet_reports.adopted(db, ["ses_1"]),
     "lives": lambda db: fleet_lives.of_sessions(db, ["ses_1"]),
     "lives that begin": lambda db: fleet_lives.begin(db, ["ses_1"]),
     "lives of another store": lambda db: fleet_lives.take_over(db, {"ses_1": "a"}),
@@ -55,7 +67,13 @@ QUERIES: dict[str, Callable[[aiosqlite.Connection], Awaitable[object]]] = {
     "an account's live ones": lambda db: fleet_fold.of_account(db, "acc_1", "nod_1", (5, ""), 5, live=True),
     "an account's here": lambda db: sessions.page_by_time(db, "acc_1", live=False, before=(5, ""), limit=5),
     "an account's live ones here": lambda db: sessions.page_by_time(db, "acc_1", live=True, before=None, limit=5),
-    "lines": lambda db: fleet_fold.put_lines(db, "nod_1", {"ses_1": []}),
+    "lines": lambda db: fleet_lines.put(db, "nod_1", {"ses_1": []}),
+    "an invoice's lines": lambda db: fleet_lines.of_account(db, "acc_1", "2026-11"),
+    "windows": lambda db: fleet_windows.put(db, "nod_1", {"acc_1": (1, Windows())}),
+    "reported windows": lambda db: fleet_windows.of_account(db, "acc_1"),
+    "up to when all is counted": fleet_moved.counted_until,
+    "a mark": lambda db: fleet_fold.note_upto(db, "nod_1", 1, 1),
+    "accounts of lines": lambda db: invoices.accounts_of(db, ["ses_1"]),
     "months": lambda db: fleet_fold.months(db, "nod_1"),
 }
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from appliance.fleet.owner.served_ops import ServedOps
     from appliance.fleet.owner.session_owner import SessionOwner
     from appliance.fleet.reports.reported import ReportsOwner
+    from appliance.fleet.reports.verifying import LinesVerifier
     from appliance.fleet.rpc.operations import DrainExit, ExitOperation, TakeBack
     from appliance.store.queries.fleet_requests import ServedOp
 
@@ -46,6 +47,7 @@ class OwningExit:
         sessions: SessionOwner,
         devices: DeviceOwner,
         reports: ReportsOwner | None,
+        lines: LinesVerifier,
         ops: ServedOps,
         drain: Callable[[bool], Awaitable[None]],
         may_drain: Callable[[str], bool],
@@ -53,6 +55,7 @@ class OwningExit:
         self._sessions = sessions
         self._devices = devices
         self._reports = reports
+        self._lines = lines
         self._ops = ops
         self._drain_exit = drain
         self._may_drain = may_drain
@@ -67,6 +70,7 @@ class OwningExit:
             of_reports = [
                 (operations.REPORTED, lambda _, asked: reports.session(asked)),
                 (operations.REPORTED_LIST, lambda _, asked: reports.list(asked)),
+                (operations.REPORTED_USE, lambda _, asked: reports.use(asked)),
             ]
         return [
             *of_reports,
@@ -78,6 +82,7 @@ class OwningExit:
             (operations.END, lambda _, asked: sessions.end(asked)),
             (operations.ABORT, self._abort),
             (operations.DRAIN, self._drain),
+            (operations.VERIFY, self._lines.verify),
             (operations.DEVICE_ADD, devices.add),
             (operations.DEVICE_SHOW, lambda _, asked: devices.show(asked)),
             (operations.DEVICE_LIST, lambda _, asked: devices.list(asked)),

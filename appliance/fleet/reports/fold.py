@@ -26,8 +26,9 @@ from appliance.fleet.reports.reports import (
     rates_of,
     session_of,
 )
-from appliance.store.queries import fleet_fold
-from appliance.store.queries.fleet_fold import FoldedLine, FoldedRow
+from appliance.store.queries import fleet_fold, fleet_lines, fleet_windows
+from appliance.store.queries.fleet_fold import FoldedRow
+from appliance.store.queries.fleet_lines import FoldedLine
 from appliance.store.queries.fleet_reports import MonthSums
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
+    from appliance.domain.windows import Windows
     from appliance.fleet.link.wire import HubLink, Message
     from appliance.store.database import Store
 
@@ -211,7 +213,7 @@ class Fold:
         async with self._store.write() as db:
             await fold_reports(db, node, reports)
             for mark in marks:
-                await fleet_fold.note_batch(db, node, mark.batch, mark.mark, mark.upto)
+                await _note_mark(db, node, mark)
 
     def _refuse(self, node: str, subject: str, error: Exception) -> None:
         self.refused += 1
@@ -228,16 +230,31 @@ def _is_of_ended(message: Streamed, node: str) -> bool:
         return True  # nor is it of use to anyone
 
 
+async def _note_mark(db: aiosqlite.Connection, node: str, mark: ReportMark) -> None:
+    """Notes a mark, and up to when it says that all is reported, if the fold has all that it sums up.
+
+    A fold that was restored reads marks of what has left the stream: it has that once the exit has sent it again.
+    """
+    await fleet_fold.note_batch(db, node, mark.batch, mark.mark)
+    months = (await fleet_fold.months(db, node)).values()
+    if sum(each.sessions for each in months) >= mark.sessions and sum(each.sum_v for each in months) >= mark.sum_v:
+        await fleet_fold.note_upto(db, node, mark.batch, mark.upto)
+
+
 async def fold_reports(db: aiosqlite.Connection, node: str, reports: Sequence[tuple[str, SessionReport]]) -> None:
     """Folds reports of one node. The caller must be in one transaction."""
     said = await fleet_fold.said_of(db, node, {session_id for session_id, _ in reports})
     known = {session_id: msgspec.json.decode(data, type=SessionReport) for session_id, data in said.items()}
     after = dict(known)
+    windows: dict[str, tuple[int, Windows]] = {}
     for session_id, report in reports:
-        after[session_id] = merged(after.get(session_id), report)
+        if report.windows is not None and report.batch >= windows.get(report.account_id, (0,))[0]:
+            windows[report.account_id] = report.batch, report.windows.windows
+        after[session_id] = merged(after.get(session_id), msgspec.structs.replace(report, windows=None))
     changed = {session_id: report for session_id, report in after.items() if known.get(session_id) != report}
     await fleet_fold.put_sessions(db, [_row(node, *each) for each in changed.items()])
-    await fleet_fold.put_lines(db, node, {session_id: _lines(session_id, r) for session_id, r in changed.items()})
+    await fleet_lines.put(db, node, {session_id: _lines(session_id, r) for session_id, r in changed.items()})
+    await fleet_windows.put(db, node, windows)
     await fleet_fold.add_to_months(db, node, _added(known, changed))
     last = max((report for _, report in reports), key=lambda report: report.batch, default=None)
     if last is not None:
@@ -281,6 +298,8 @@ def _row(node: str, session_id: str, report: SessionReport) -> FoldedRow:
 def _lines(session_id: str, report: SessionReport) -> list[FoldedLine]:
     by_month = {line.month: line for line in report.lines}  # one a month, whatever an exit says
     return [
-        FoldedLine(session_id, line.month, line.started_at, line.ended_at, line.charge, rates_of(line))
+        FoldedLine(
+            session_id, report.account_id, line.month, line.started_at, line.ended_at, line.charge, rates_of(line)
+        )
         for line in by_month.values()
     ]

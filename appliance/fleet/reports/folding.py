@@ -34,12 +34,12 @@ def merged(known: SessionReport | None, new: SessionReport) -> SessionReport:
 
 
 def _with_what_was_known(known: SessionReport | None, new: SessionReport) -> SessionReport:
-    """An exit that has lost a session can say of it only that it is over."""
-    if known is None or new.account_id or not known.account_id:
+    """An exit that has lost a session can say of it only that it is over, and what its lines say."""
+    if known is None or new.region or not known.account_id:
         return new
     return replace(
         new,
-        account_id=known.account_id,
+        account_id=new.account_id or known.account_id,
         tier=known.tier,
         region=known.region,
         expires_at=known.expires_at,

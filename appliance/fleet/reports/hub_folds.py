@@ -10,12 +10,13 @@ from appliance.fleet.reports import away
 from appliance.fleet.reports.away import FoldedSession
 from appliance.fleet.reports.reported import Folded
 from appliance.fleet.rpc.facts import SessionFacts
-from appliance.store.queries import fleet_fold
+from appliance.store.queries import fleet_fold, fleet_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from appliance.domain.entities import Session
+    from appliance.domain.fleet_use import ExitWindows
     from appliance.fleet.rpc.operations import Place
     from appliance.store.database import Store
 
@@ -46,6 +47,11 @@ class HubFolds:
                 found += await away.folded_of_account(db, account_id, node, place, limit, live=live)
         found.sort(key=lambda each: (each.report.created_at, each.id), reverse=True)
         return [session_of(each) for each in found[:limit]]
+
+    async def windows(self, account_id: str) -> Sequence[ExitWindows]:
+        """Returns the account's windows on each exit, also on those that have left. Raises StoreUnavailable."""
+        async with self._store.read() as db:
+            return await fleet_windows.of_account(db, account_id)
 
 
 def session_of(folded: FoldedSession) -> Session:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from appliance.domain import accounting
-from appliance.domain.charges import Amount
+from appliance.domain.charges import Amount, month_bounds
 from appliance.domain.entities import Reason, State
 from appliance.fleet.reports.epochs import (
     NOTHING,
@@ -20,8 +20,8 @@ from appliance.fleet.reports.epochs import (
     reported,
     reported_lives,
 )
-from appliance.fleet.reports.reports import ReportedLife, ReportedLine, ReportedRates, SessionReport
-from appliance.store.queries import fleet_lives, invoices, sessions
+from appliance.fleet.reports.reports import ReportedLife, ReportedLine, ReportedRates, ReportedWindows, SessionReport
+from appliance.store.queries import accounts, fleet_lives, invoices, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from appliance.domain.charges import Charge
     from appliance.domain.entities import Session
     from appliance.domain.invoice import Line
+    from appliance.domain.windows import Windows
     from appliance.fleet.reports.epochs import ReportBatch
     from appliance.store.queries.fleet_lives import LifeRow
     from appliance.store.queries.fleet_reports import ReportRow
@@ -41,12 +42,17 @@ LONGEST_REASON = 500
 
 
 class OwnFacts(NamedTuple):
-    """Holds all that the store has of a session to report. `session` is None if it is gone."""
+    """Holds all that the store has of a session to report. `session` is None if it is gone.
+
+    `account_id`: "" if not even a line says whose it was. `windows`: the account's; None: it is deleted.
+    """
 
     row: ReportRow
     session: Session | None
     own: OwnSession
     lines: Mapping[str, Line]
+    account_id: str = ""
+    windows: Windows | None = None
 
     @property
     def basis(self) -> Basis:
@@ -62,12 +68,19 @@ async def facts(db: aiosqlite.Connection, rows: Sequence[ReportRow]) -> list[Own
     ids = [row.session_id for row in rows]
     own = await sessions.by_ids(db, ids)
     lives = await fleet_lives.of_sessions(db, ids)
-    bills = await invoices.bills(db, [s.id for s in own.values() if s.rates is not None or s.tier.value == "paid"])
+    gone = [each for each in ids if each not in own]
+    paid = [s.id for s in own.values() if s.rates is not None or s.tier.value == "paid"]
+    bills = await invoices.bills(db, [*paid, *gone])
+    owners = await invoices.accounts_of(db, gone) | {s.id: s.account_id for s in own.values()}
+    known = await accounts.by_ids(db, {s.account_id for s in own.values()})
     found = []
     for row in rows:
         session = own.get(row.session_id)
         lines = bills[row.session_id].lines if row.session_id in bills else {}
-        found.append(OwnFacts(row, session, _own(row, session, lives[row.session_id], lines), lines))
+        account_id = owners.get(row.session_id, "")
+        windows = known[account_id].windows if account_id in known else None
+        of_store = _own(row, session, lives[row.session_id], lines)
+        found.append(OwnFacts(row, session, of_store, lines, account_id, windows))
     return found
 
 
@@ -117,12 +130,16 @@ def report_of(each: OwnFacts, batch: ReportBatch) -> SessionReport:
         lives=tuple(ReportedLife(*msgspec.structs.astuple(life)) for life in lives[-MOST_LIVES:]),
         passed_on=len(lives) > MOST_LIVES,
     )
-    if session is None:
-        return gone
+    lines = tuple(_lines(totals.lines, each)) if session is not None or each.lines else ()
+    gone = msgspec.structs.replace(gone, account_id=each.account_id, lines=lines)
+    return gone if session is None else _of_stored(gone, session, each)
+
+
+def _of_stored(gone: SessionReport, session: Session, each: OwnFacts) -> SessionReport:
+    """Adds what only a session says that the store has: retention removes it before its lines."""
     return msgspec.structs.replace(
         gone,
         state=session.state.value,
-        account_id=session.account_id,
         tier=session.tier.value,
         region=session.region,
         public_ip=session.public_ip,
@@ -133,8 +150,13 @@ def report_of(each: OwnFacts, batch: ReportBatch) -> SessionReport:
         until_ms=session.counted_until_ms,
         until_boot=session.counted_boot_id,
         passed_on=gone.passed_on or _is_passed_on(session),
-        lines=tuple(_lines(totals.lines, each.lines, session)),
+        windows=None if each.windows is None else _windows(each.windows),
     )
+
+
+def _windows(windows: Windows) -> ReportedWindows:
+    traffic, time = windows.traffic, windows.time
+    return ReportedWindows(traffic.opened_at, traffic.used, time.opened_at, time.used)
 
 
 def _is_passed_on(session: Session) -> bool:
@@ -142,24 +164,27 @@ def _is_passed_on(session: Session) -> bool:
     return session.state is State.TERMINATED and (session.reason is Reason.REPLACED or bool(session.device_id))
 
 
-def _lines(charges: Mapping[str, Charge], own: Mapping[str, Line], session: Session) -> list[ReportedLine]:
-    rates = (
-        None
-        if session.rates is None
-        else ReportedRates(session.rates.currency, session.rates.per_minute, session.rates.per_gib)
-    )
+def _lines(charges: Mapping[str, Charge], each: OwnFacts) -> list[ReportedLine]:
+    own, session = each.lines, each.session
+    rates = next(iter(own.values())).rates if session is None else session.rates
+    prices = None if rates is None else ReportedRates(rates.currency, rates.per_minute, rates.per_gib)
     lines = []
     for month, charge in sorted(charges.items()):
         line = own.get(month)
+        if line is not None:
+            began, ended = line.started_at, line.ended_at
+        else:  # its store lacks it
+            first, end = month_bounds(month)
+            began, ended = (first, end) if session is None else (session.created_at, session.terminated_at)
         lines.append(
             ReportedLine(
                 month,
-                session.created_at if line is None else line.started_at,
-                session.terminated_at if line is None else line.ended_at,
+                began,
+                ended,
                 charge.seconds,
                 charge.bytes_in,
                 charge.bytes_out,
-                rates,
+                prices,
                 charge.time_millicents,
                 charge.bytes_millicents,
             )

@@ -10,10 +10,14 @@ from appliance.fleet.rpc.facts import SessionFacts
 from appliance.fleet.rpc.operations import (
     REPORTED,
     REPORTED_LIST,
+    REPORTED_USE,
     OneOfAccount,
     ReportedOfAccount,
     ReportedSession,
+    ReportedUse,
     SessionsOf,
+    UsageOfAccount,
+    WindowsHere,
 )
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
     from appliance.domain.clock import Clock
     from appliance.domain.entities import Account, Session
+    from appliance.domain.fleet_use import ExitWindows
     from appliance.fleet.accounts.accounts_here import AccountsHere
     from appliance.fleet.rpc.exits import Exits
     from appliance.fleet.rpc.operations import Place
@@ -49,6 +54,10 @@ class Folds(Protocol):
         the largest (created_at, id) first, of those below `before`."""
         ...
 
+    async def windows(self, account_id: str) -> Sequence[ExitWindows]:
+        """Returns the account's windows on each exit that has ever reported some."""
+        ...
+
 
 class Reported(Protocol):
     """Tells the account's sessions as they were reported. Each method raises FleetError: no hub has told in time."""
@@ -61,6 +70,10 @@ class Reported(Protocol):
         self, account: Account, node_ids: Collection[str], *, live: bool, before: Place | None, limit: int
     ) -> Sequence[Session]:
         """Returns sessions, as Folds.page does."""
+        ...
+
+    async def windows(self, account: Account) -> Sequence[ExitWindows]:
+        """Returns the account's windows on each exit that has ever reported some."""
         ...
 
 
@@ -80,6 +93,9 @@ class ReportedHere:
         self, account: Account, node_ids: Collection[str], *, live: bool, before: Place | None, limit: int
     ) -> Sequence[Session]:
         return await self._folds.page(account.id, node_ids, live=live, before=before, limit=limit)
+
+    async def windows(self, account: Account) -> Sequence[ExitWindows]:
+        return await self._folds.windows(account.id)
 
 
 class ReportedByHub:
@@ -111,6 +127,15 @@ class ReportedByHub:
             raise NotAnswered(f"the hub does not list sessions: {error}") from error
         return [each.session(account) for each in told.sessions]
 
+    async def windows(self, account: Account) -> Sequence[ExitWindows]:
+        try:
+            told = await self._exits.ask(self._hub(), REPORTED_USE, UsageOfAccount(token_of(account)), LIST_S)
+        except FleetError:
+            raise
+        except ApplianceError as error:
+            raise NotAnswered(f"the hub does not tell of an account's use: {error}") from error
+        return [each.windows for each in told.exits]
+
     def _hub(self) -> str:
         hub_id = self._hub_id()
         if hub_id is None:
@@ -139,3 +164,8 @@ class ReportsOwner:
         limit = max(1, min(asked.limit, 200))
         found = await self._reported.page(account, asked.node_ids, live=asked.live, before=asked.before, limit=limit)
         return SessionsOf([SessionFacts.of(each, now) for each in found])
+
+    async def use(self, asked: UsageOfAccount) -> ReportedUse:
+        """Tells the account's windows on each exit."""
+        found = await self._reported.windows(await self._accounts.of_token(asked.token))
+        return ReportedUse([WindowsHere.of(each) for each in found])

@@ -63,6 +63,7 @@ class Reporting:
         self._adopting = Adopting(node, link, store)
         self._compared = False  # with what the hub has, since the connection was made
         self._noted: Moment | None = None  # when moved sessions were last noted
+        self._counted: int | None = None  # up to when (wall clock, ms) all use was counted then
         self._differing: set[str] = set()  # months that differed when they were last compared
         self.settled = False  # all was told, and the hub has made the same of it
         self.resent = 0
@@ -112,13 +113,14 @@ class Reporting:
             self.settled = False
         # A batch that is not full had all that was noted: an exit where much begins is compared each minute too.
         if sent < self._pace.per_second and (due or not (sent or self.settled)):
-            await self._finish((self._noted or now).wall_ms)
+            await self._finish()
         return sent
 
     async def _note_moved(self) -> None:
         """In pieces: others write meanwhile."""
-        async with self._store.read() as db:
+        async with self._store.snapshot() as db:
             moved = await fleet_moved.found(db)
+            self._counted = await fleet_moved.counted_until(db)
         for first in range(0, len(moved), NOTED_AT_ONCE):
             async with self._store.write() as db:
                 await fleet_moved.note(db, moved[first : first + NOTED_AT_ONCE])
@@ -200,8 +202,8 @@ class Reporting:
 
     # Comparing -----------------------------------------------------------------------------------------
 
-    async def _finish(self, upto: int) -> None:
-        """Says up to when all is told, and compares what the hub has made of it.
+    async def _finish(self) -> None:
+        """Compares what the hub has made of the reports; if it is the same, says up to when all is told.
 
         A month that differs twice in a row is sent again whole.
         """
@@ -209,11 +211,12 @@ class Reporting:
             state, own = await fleet_reports.state(db), await fleet_reports.months(db)
         if state is None:
             return
-        if not state.older_than:
-            mark = ReportMark(state.batch, state.mark, upto)
-            await self._link.keep(mark_subject(self._node), msgspec.json.encode(mark), self._pace.answer_s)
         theirs = (await self._digest()).months
         differing = {m for m, sums in own.items() if m not in theirs or _numbers(theirs[m]) != _numbers(sums)}
+        if not differing and not state.older_than and self._counted is not None:
+            sums = sum(each.sessions for each in own.values()), sum(each.sum_v for each in own.values())
+            mark = ReportMark(state.batch, state.mark, self._counted, *sums)
+            await self._link.keep(mark_subject(self._node), msgspec.json.encode(mark), self._pace.answer_s)
         for month in sorted(differing & self._differing):
             self.adopted += await self._adopting.adopt(UsageRequest(month=month))
             async with self._store.write() as db:

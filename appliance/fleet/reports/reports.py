@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from appliance.domain.charges import Amount, Charge, day_of, month_of
 from appliance.domain.pricing import Rates
+from appliance.domain.windows import Window, Windows
 from appliance.fleet.link.wire import PREFIX
 from appliance.fleet.reports.epochs import CountedUntil, Epoch, FoldedFigures, PeerLife, ReportBatch, Told, Totals
 
@@ -52,6 +53,19 @@ class ReportedLine(Struct, frozen=True, omit_defaults=True):
         return Charge(self.seconds, self.bytes_in, self.bytes_out, self.time_mc, self.bytes_mc)
 
 
+class ReportedWindows(Struct, frozen=True, array_like=True):
+    """Holds the windows of the session's account on its exit, as last committed. None: closed."""
+
+    bytes_opened_at: Instant | None = None
+    bytes_used: Count = 0
+    time_opened_at: Instant | None = None
+    time_used_ms: Count = 0
+
+    @property
+    def windows(self) -> Windows:
+        return Windows(Window(self.bytes_opened_at, self.bytes_used), Window(self.time_opened_at, self.time_used_ms))
+
+
 class ReportedLife(Struct, frozen=True, array_like=True):
     """Holds the last counters of one life of a session's peer. `mark`: see `epochs.PeerLife`."""
 
@@ -63,7 +77,8 @@ class ReportedLife(Struct, frozen=True, array_like=True):
 
 
 class SessionReport(Struct, frozen=True, omit_defaults=True):
-    """Describes a session as its exit has it. `state` and what follows it is empty for one that is lost to its exit.
+    """Describes a session as its exit has it. `state` and what follows it is empty for one that is lost to its exit;
+    of one whose lines it still has, account and lines are told.
 
     `batch`: of the batch it is sent in. `lives`: what its figures were made from. `passed_on`: see `Told`.
     """
@@ -91,6 +106,7 @@ class SessionReport(Struct, frozen=True, omit_defaults=True):
     lives: Annotated[tuple[ReportedLife, ...], Meta(max_length=LIVES_END)] = ()
     passed_on: bool = False
     lines: Annotated[tuple[ReportedLine, ...], Meta(max_length=LINES_END)] = ()
+    windows: ReportedWindows | None = msgspec.field(default=None, name="win")  # not kept with the session
 
     @property
     def figures(self) -> FoldedFigures:
@@ -118,11 +134,16 @@ class SessionReport(Struct, frozen=True, omit_defaults=True):
 
 
 class ReportMark(Struct, frozen=True):
-    """Says that all of an exit's is reported that happened before `upto` (wall clock, ms), and with which batch."""
+    """Says that all of an exit's is reported that happened before `upto` (wall clock, ms), and with which batch.
+
+    `sessions`, `sum_v`: of all its reports; 0: older versions do not tell.
+    """
 
     batch: Annotated[int, Meta(ge=0, le=2**53)]
     mark: Annotated[str, Meta(max_length=32)]
     upto: Instant
+    sessions: Count = 0
+    sum_v: Count = 0
 
 
 class Sums(Struct, frozen=True, array_like=True):

@@ -14,6 +14,7 @@ from appliance.fleet.owner.owner import OwningExit
 from appliance.fleet.owner.served_ops import ServedOps
 from appliance.fleet.owner.session_owner import SessionOwner
 from appliance.fleet.reports.reported import ReportedByHub, ReportedHere, ReportsOwner
+from appliance.fleet.reports.verifying import LinesVerifier
 from appliance.fleet.routing.attempts import Placing
 from appliance.fleet.routing.device_router import DeviceRouter
 from appliance.fleet.routing.elsewhere import Elsewhere
@@ -57,8 +58,8 @@ class ThisExit:
 @dataclass(frozen=True, slots=True)
 class TheFleet:
     """Holds how the rest of the fleet is reached. `patience_s`: for an exit to be found that opens a session.
-    `folds`: what was reported to this host, if it is a hub; None: it asks `hub_id`. `may_drain`: whether an exit may
-    drain this one."""
+    `folds`: what was reported to this host, if it is a hub; None: it asks `hub_id`. `is_hub`: whether an exit is one,
+    and may drain this one."""
 
     view: FleetView
     call: Call
@@ -66,7 +67,7 @@ class TheFleet:
     folds: Folds | None
     hub_id: Callable[[], str | None]
     patience_s: float
-    may_drain: Callable[[str], bool]
+    is_hub: Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def build(here: ThisExit, fleet: TheFleet, quotas: Quotas, lending: GrantSource)
     return AnyExit(
         sessions=SessionRouter(sessions=here.sessions, opening=opening, elsewhere=elsewhere, reported=reported),
         devices=DeviceRouter(devices=here.devices, changes=changes, elsewhere=elsewhere, region=here.region),
-        quotas=FleetQuotas(quotas, elsewhere),
+        quotas=FleetQuotas(quotas, elsewhere, reported),
         owner=_owner(here, fleet, ops, changes, session_owner),
         intents=intents,
         ops=ops,
@@ -137,5 +138,11 @@ def _owner(
     if fleet.folds is not None:
         reports = ReportsOwner(accounts, ReportedHere(fleet.folds), here.clock)
     return OwningExit(
-        sessions=sessions, devices=devices, reports=reports, ops=ops, drain=drain, may_drain=fleet.may_drain
+        sessions=sessions,
+        devices=devices,
+        reports=reports,
+        lines=LinesVerifier(here.store, here.clock, fleet.is_hub),
+        ops=ops,
+        drain=drain,
+        may_drain=fleet.is_hub,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from appliance.domain.errors import ApplianceError, FleetError, StoreUnavailable, Unavailable
-from appliance.fleet.rpc.operations import ABORT, DRAIN, END
+from appliance.fleet.rpc.operations import ABORT, DRAIN, END, VERIFY
 from appliance.store.queries import fleet_requests as rows
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ PATIENCE_S = 5.0
 AT_ONCE = 100  # of one exit, in a try
 KEPT_MS = 30 * 24 * 3600 * 1000  # what an exit has by then not come back for, has ended by itself
 UNSAVED = 1000
-_BY_NAME = {each.name: each for each in (ABORT, DRAIN, END)}
+_BY_NAME = {each.name: each for each in (ABORT, DRAIN, END, VERIFY)}
 
 
 class Intents:
@@ -123,7 +123,10 @@ class Intents:
 
 
 async def _refused(db: aiosqlite.Connection, intent: Intent, error: ApplianceError) -> None:
+    words = str(error) or type(error).__name__
     if intent.operation == DRAIN.name:  # a command waits for it
-        await rows.refuse(db, intent.number, str(error) or type(error).__name__)
+        await rows.refuse(db, intent.number, words)
+    elif intent.operation == VERIFY.name:  # likewise
+        await rows.refuse_one(db, intent.number, words)
     else:
         await rows.done(db, intent.number)

@@ -6,12 +6,18 @@ Whoever asks for an account shows its token, as its client did: an exit that was
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, Self, TypeVar
 
 import msgspec
 
+from appliance.domain.charges import Charge
+from appliance.domain.fleet_use import ExitWindows
+from appliance.domain.windows import Window, Windows
 from appliance.fleet.rpc.facts import DeviceFacts, SessionFacts, Shown, TunnelRecord
 from appliance.fleet.rpc.failures import Failure  # noqa: TC001 (msgspec reads annotations at run time)
+
+if TYPE_CHECKING:
+    from appliance.domain.invoice import Line
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -84,6 +90,41 @@ class DrainExit(msgspec.Struct, frozen=True):
     drained: bool
 
 
+class VerifiedLine(msgspec.Struct, frozen=True, array_like=True):
+    """Holds the figures of a session's invoice line."""
+
+    session_id: str
+    seconds: int
+    bytes_in: int
+    bytes_out: int
+    time_mc: int | None
+    bytes_mc: int | None
+
+    @classmethod
+    def of(cls, line: Line) -> Self:
+        return cls(line.session_id, *msgspec.structs.astuple(line.charge))
+
+    @property
+    def charge(self) -> Charge:
+        return Charge(self.seconds, self.bytes_in, self.bytes_out, self.time_mc, self.bytes_mc)
+
+
+class VerifyLines(msgspec.Struct, frozen=True):
+    """Asks an exit to compare its ended lines of an account's month with what a hub has of them; it refuses if they
+    differ.
+
+    `lines`: of sessions whose ids come after `after`, up to `until`; "": up to the last. `upto`: the hub has what ended
+    before this instant, by the exit's mark.
+    """
+
+    account_id: str
+    month: Annotated[str, msgspec.Meta(pattern="^[0-9]{4}-(0[1-9]|1[0-2])$")]
+    upto: int
+    after: str
+    until: str
+    lines: list[VerifiedLine]
+
+
 class AddDeviceHere(msgspec.Struct, frozen=True):
     """Asks for a device, as OpenSession does for a session."""
 
@@ -138,6 +179,32 @@ class UsedHere(msgspec.Struct, frozen=True):
 
     bytes_used: int
     time_used_ms: int
+
+
+class WindowsHere(msgspec.Struct, frozen=True, array_like=True):
+    """Describes an account's windows on one exit, as it has reported them. `..._opened_at` None: none is open."""
+
+    node_id: str
+    bytes_opened_at: int | None
+    bytes_used: int
+    time_opened_at: int | None
+    time_used_ms: int
+
+    @classmethod
+    def of(cls, reported: ExitWindows) -> Self:
+        traffic, time = reported.windows.traffic, reported.windows.time
+        return cls(reported.node, traffic.opened_at, traffic.used, time.opened_at, time.used)
+
+    @property
+    def windows(self) -> ExitWindows:
+        traffic, time = Window(self.bytes_opened_at, self.bytes_used), Window(self.time_opened_at, self.time_used_ms)
+        return ExitWindows(self.node_id, Windows(traffic, time))
+
+
+class ReportedUse(msgspec.Struct, frozen=True):
+    """Answers with an account's windows on all exits."""
+
+    exits: list[WindowsHere]
 
 
 class SessionsOf(msgspec.Struct, frozen=True):
@@ -199,9 +266,11 @@ LIST = ExitOperation("list", ListOfAccount, SessionsOf)
 USAGE = ExitOperation("usage", UsageOfAccount, UsedHere)
 REPORTED = ExitOperation("reported", OneOfAccount, ReportedSession)
 REPORTED_LIST = ExitOperation("reported_list", ReportedOfAccount, SessionsOf)
+REPORTED_USE = ExitOperation("reported_use", UsageOfAccount, ReportedUse)
 ABORT = ExitOperation("abort", TakeBack, OperationDone)
 END = ExitOperation("end", EndSession, OperationDone)
 DRAIN = ExitOperation("drain", DrainExit, OperationDone)
+VERIFY = ExitOperation("verify", VerifyLines, OperationDone)
 DEVICE_ADD = ExitOperation("device_add", AddDeviceHere, DeviceMade)
 DEVICE_SHOW = ExitOperation("device_show", OneOfAccount, DeviceFacts)
 DEVICE_LIST = ExitOperation("device_list", ListOfAccount, DevicesOf)

@@ -1,19 +1,17 @@
-"""Queries what a hub was told by the exits of its fleet: sessions, their invoice lines, and sums by months."""
+"""Queries what a hub was told by the exits of its fleet: sessions, and sums by months. Lines: see fleet_lines."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from appliance.domain.charges import Charge, month_bounds
+from appliance.domain.charges import month_bounds
 from appliance.store.queries.fleet_reports import MonthSums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     import aiosqlite
-
-    from appliance.domain.pricing import Rates
 
 # Sums go round here: what a lying exit reports must not make numbers that the store refuses.
 SUMS_END = 2**62
@@ -60,17 +58,6 @@ class FoldedRow(NamedTuple):
     said: bytes
 
 
-class FoldedLine(NamedTuple):
-    """Holds a session's part of one month, as its exit bills it."""
-
-    session_id: str
-    month: str
-    started_at: int
-    ended_at: int | None
-    charge: Charge
-    rates: Rates | None
-
-
 class Said(NamedTuple):
     """Holds what an exit said of one of its sessions, as JSON."""
 
@@ -90,27 +77,6 @@ async def said_of(db: aiosqlite.Connection, node: str, session_ids: Iterable[str
 
 async def put_sessions(db: aiosqlite.Connection, rows: Iterable[FoldedRow]) -> None:
     await db.executemany(_PUT_SESSION, [(*row[:-1], row.said.decode()) for row in rows])
-
-
-async def put_lines(db: aiosqlite.Connection, node: str, lines: Mapping[str, Sequence[FoldedLine]]) -> None:
-    """Puts these in the place of all lines of the sessions that they are given for."""
-    await db.executemany(
-        "DELETE FROM fleet_lines WHERE session_id = ? AND node = ?", [(session_id, node) for session_id in lines]
-    )
-    await db.executemany(
-        "INSERT INTO fleet_lines VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [_line(node, line) for each in lines.values() for line in each],
-    )
-
-
-def _line(node: str, line: FoldedLine) -> tuple[object, ...]:
-    charge, rates = line.charge, line.rates
-    return (
-        *(line.session_id, node, line.month, line.started_at, line.ended_at),
-        *(charge.seconds, charge.bytes_in, charge.bytes_out),
-        *((rates.currency, rates.per_minute, rates.per_gib) if rates is not None else (None, None, None)),
-        *(charge.time_millicents, charge.bytes_millicents),
-    )
 
 
 async def months(db: aiosqlite.Connection, node: str) -> dict[str, MonthSums]:
@@ -138,14 +104,28 @@ async def last_batch(db: aiosqlite.Connection, node: str) -> tuple[int, str] | N
     return next(((row["batch"], row["mark"]) for row in rows), None)
 
 
-async def note_batch(db: aiosqlite.Connection, node: str, number: int, mark: str, upto: int = 0) -> None:
-    """Notes a batch, if there was none after it, and up to when the node says to have reported all."""
+async def note_batch(db: aiosqlite.Connection, node: str, number: int, mark: str) -> None:
+    """Notes a batch, if there was none after it."""
     await db.execute(
         """
-        INSERT INTO fleet_nodes VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET
-            mark = iif(?2 >= batch, ?3, mark), batch = max(batch, ?2), upto = max(upto, ?4)
+        INSERT INTO fleet_nodes (node, batch, mark) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET
+            mark = iif(?2 >= batch, ?3, mark), batch = max(batch, ?2)
         """,
-        (node, number, mark, upto),
+        (node, number, mark),
+    )
+
+
+async def note_upto(db: aiosqlite.Connection, node: str, batch: int, upto: int) -> None:
+    """Notes up to when a node that is known says to have reported all, with that batch.
+
+    A later batch may say less: the node's wall clock was ahead. An earlier one comes late.
+    """
+    await db.execute(
+        """
+        UPDATE fleet_nodes SET upto = iif(?2 > upto_batch, ?3, max(upto, ?3)), upto_batch = ?2
+        WHERE node = ?1 AND upto_batch <= ?2
+        """,
+        (node, batch, upto),
     )
 
 

@@ -201,6 +201,18 @@ async def by_ids(db: aiosqlite.Connection, session_ids: Iterable[str]) -> dict[s
     return {row["session_id"]: ReportRow(*row) for row in rows}
 
 
+async def adopted(db: aiosqlite.Connection, session_ids: Iterable[str]) -> set[str]:
+    """Returns those of the sessions whose figures the store has in part: it was restored, and the rest was told."""
+    rows = await db.execute_fetchall(
+        """
+        SELECT session_id FROM fleet_reports
+        WHERE session_id IN (SELECT value FROM json_each(?)) AND basis IS NOT NULL
+        """,
+        (json.dumps(list(session_ids)),),
+    )
+    return {row[0] for row in rows}
+
+
 async def put_figures(db: aiosqlite.Connection, rows: Iterable[ReportRow]) -> None:
     """Notes the figures that are about to be told."""
     await db.executemany(

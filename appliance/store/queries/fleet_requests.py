@@ -105,6 +105,15 @@ async def refuse(db: aiosqlite.Connection, number: int, words: str) -> None:
     )
 
 
+async def refuse_one(db: aiosqlite.Connection, number: int, words: str) -> None:
+    """Does the same where an exit may refuse several in the same words. To be read by `words`."""
+    await refuse(db, number, f"{number} {words}")
+
+
+def words(refused: Intent) -> str:
+    return refused.request.decode().partition(" ")[2]
+
+
 async def outcome(db: aiosqlite.Connection, number: int) -> Intent | None:
     """Returns an intent that is to be asked still, or was refused; None: it was done."""
     rows = await db.execute_fetchall("SELECT * FROM fleet_intents WHERE number = ?", (number,))

@@ -175,6 +175,15 @@ async def bills(db: aiosqlite.Connection, session_ids: Iterable[str]) -> dict[st
     return {session_id: Bill(each.lines, days[session_id]) for session_id, each in found.items()}
 
 
+async def accounts_of(db: aiosqlite.Connection, session_ids: Iterable[str]) -> dict[str, str]:
+    """Returns the accounts of those of the sessions that have lines, by session id."""
+    rows = await db.execute_fetchall(
+        "SELECT session_id, account_id FROM invoice_lines WHERE session_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(session_ids)),),
+    )
+    return {row["session_id"]: row["account_id"] for row in rows}
+
+
 async def sessions_of_month(db: aiosqlite.Connection, account_id: str, month: str) -> list[str]:
     """Returns the ids of the account's sessions that have a line or daily totals in the month.
 

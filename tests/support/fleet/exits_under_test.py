@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
     from pathlib import Path
 
+    from appliance.domain.fleet_use import ExitWindows
+    from appliance.fleet.reports.reported import Folds
     from appliance.fleet.routing.any_exit import AnyExit
     from appliance.fleet.rpc.operations import Place
     from tests.support.api.exit_under_test import ExitUnderTest
@@ -188,6 +190,7 @@ class Reports:
     """Has what exits have reported. `away`: no hub tells."""
 
     sessions: dict[str, Folded] = field(default_factory=dict)
+    used: dict[str, list[ExitWindows]] = field(default_factory=dict)  # by account
     away: bool = False
 
     async def session(self, session_id: str) -> Folded | None:
@@ -202,6 +205,10 @@ class Reports:
         found = [s for s in found if s.account_id == account_id and (s.state is State.LIVE or not live)]
         found = [s for s in found if before is None or (s.created_at, s.id) < tuple(before)]
         return sorted(found, key=lambda s: (s.created_at, s.id), reverse=True)[:limit]
+
+    async def windows(self, account_id: str) -> Sequence[ExitWindows]:
+        self._ask()
+        return self.used.get(account_id, [])
 
     def _ask(self) -> None:
         if self.away:
@@ -247,10 +254,10 @@ class FleetHost:
                 view=self,
                 call=call,
                 claims=self.fleet.ledger.at(own),
-                folds=self.fleet.reports if own == self.fleet.hub else None,
+                folds=(self.fleet.folds or self.fleet.reports) if own == self.fleet.hub else None,
                 hub_id=lambda: self.fleet.hub,
                 patience_s=60.0,
-                may_drain=lambda sender: sender == self.fleet.hub,
+                is_hub=lambda sender: sender == self.fleet.hub,
             ),
             parts.services.quotas,
             parts.records.lending,
@@ -349,6 +356,7 @@ class ExitsUnderTest:
     wire: Wire = field(default_factory=Wire)
     ledger: Ledger = field(default_factory=Ledger)
     reports: Reports = field(default_factory=Reports)
+    folds: Folds | None = None  # in the place of `reports`
     hub: str = ""
 
     def __getitem__(self, name: str) -> FleetHost:
