@@ -71,7 +71,7 @@ class FleetFacts:
     `standing`: None: no server that runs has noted it lately. `certificates`: None: only root can read them.
     """
 
-    role: Literal["hub", "spoke"]
+    role: Literal["hub", "standby", "spoke"]
     now_ms: int
     served: bool
     hubs: tuple[str, ...]
