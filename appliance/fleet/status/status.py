@@ -167,6 +167,8 @@ def fields(status: FleetStatus) -> list[tuple[str, str]]:
     lines = [("this host", f"{own.name}, {own.role} in {own.region}, {own.id}")]
     connected = status.cut_off_since is None
     lines.append(("hub", "connected" if connected else f"cut off since {status.cut_off_since}"))
+    if status.behind:
+        lines.append(("accounts", f"{status.behind} changes are told of that this host does not have yet"))
     failure = () if status.failure is None else (status.failure,)
     lines += [("", sentence) for sentence in (*failure, *status.meanwhile)]
     if connected and status.alone is not None:
