@@ -226,7 +226,7 @@ class FleetPart:
         """Begins to connect, to answer and to follow; the API is the fleet's from here on."""
         here, self.hub = self._here, hub
         if hub is not None:
-            await terms.tell(here.store, here.settings)
+            await terms.lead(here.store, here.settings, here.parts.ticker, here.take_over)
             await hub.listen()
         else:
             await self.replica.load()
