@@ -51,7 +51,7 @@ def init(config_file: Path | None) -> None:
 
 
 @fleet.command()
-@click.option("--hub", is_flag=True, help="For a host that is to be a hub, too.")
+@click.option("--hub", is_flag=True, help="For the standby, which can be made the hub.")
 @click.option(
     "--expires", type=DURATION, default="1h", show_default=True, metavar="DURATION", help="Such as 10m or 1h."
 )
@@ -62,6 +62,32 @@ def invite(config_file: Path | None, hub: bool, expires: int) -> None:
         from appliance.cli import fleet_founding
 
     fleet_founding.invite(config_file, as_hub=hub, lifetime_s=expires)
+
+
+@fleet.command()
+@click.option("--force", is_flag=True, help="Also if the hub answers, or has changes that this host lacks.")
+@click.pass_obj
+def promote(config_file: Path | None, force: bool) -> None:
+    """Make the standby, on which this is run, the hub, as the hub is lost.
+
+    A running server does it without a restart. The old hub becomes the standby when it is back.
+    """
+    with packages():
+        from appliance.cli import fleet_promoting
+
+    fleet_promoting.promote(config_file, force=force)
+
+
+@fleet.command()
+@click.option("--dismiss", is_flag=True, help="Forget them, once they are shown.")
+@output.json_option
+@click.pass_obj
+def conflicts(config_file: Path | None, dismiss: bool, as_json: bool) -> None:
+    """List what this host had changed as the hub, and the hub that replaced it lacks: do it again there."""
+    with packages():
+        from appliance.cli import fleet_promoting
+
+    fleet_promoting.conflicts(config_file, dismiss=dismiss, as_json=as_json)
 
 
 @fleet.command()

@@ -13,7 +13,7 @@ from appliance.cli import admin, output
 from appliance.cli.fleet_server import POLL_S, SEE_LOG, import_all, joined_in, require_hub
 from appliance.config.load import read_settings
 from appliance.domain.clock import HostClock, rfc3339
-from appliance.domain.errors import Conflict, ConnectFailed, HostError, InvalidRequest
+from appliance.domain.errors import Conflict, ConnectFailed, HostError
 from appliance.fleet.hub import certificates, nats_program
 from appliance.fleet.hub.config import invitation_inbox
 from appliance.fleet.hub.files import HubFiles, hub_place
@@ -28,10 +28,13 @@ from appliance.fleet.membership.identity import FleetFolder
 from appliance.network import standing_note
 from appliance.network.public_address import decide
 from appliance.network.uplinks import look
+from appliance.store.queries import fleet_members
 from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import aiosqlite
 
     from appliance.cli.admin import Admin
     from appliance.config.load import Settings
@@ -45,10 +48,10 @@ def init(config_file: Path | None) -> None:
     state = StateDir(settings.node.state_dir)
     _require_single(state)
     host = founding.Founder(
-        settings.node.name, settings.node.region, str(settings.fleet.listen), _dialled(settings, state)
+        settings.node.name, settings.node.region, str(settings.fleet.listen), dialled_here(settings, state)
     )
     program = nats_program.find()
-    _import_certificates()
+    import_certificates()
 
     async def work(a: Admin) -> str:
         _require_single(a.state)
@@ -78,7 +81,7 @@ def _require_single(state: StateDir) -> None:
         )
 
 
-def _import_certificates() -> None:
+def import_certificates() -> None:
     """Has all imported by which certificates are made, too."""
     import_all()
     now = HostClock().now().wall_ms
@@ -101,7 +104,7 @@ def require_free(listen: str) -> None:
         raise HostError(f"a hub cannot listen on {listen}: {why}") from error
 
 
-def _dialled(settings: Settings, state: StateDir) -> str:
+def dialled_here(settings: Settings, state: StateDir) -> str:
     """Returns what other hosts dial, as HOST:PORT. Raises HostError if this host has nothing that they could."""
     port = str(settings.fleet.listen).rpartition(":")[2]
     if settings.fleet.advertise:
@@ -134,20 +137,27 @@ def _with_port(named: str, port: str) -> str:
 
 
 def invite(config_file: Path | None, *, as_hub: bool, lifetime_s: int) -> None:
-    if as_hub:
-        raise InvalidRequest("a fleet has one hub in this version: invite the host without --hub")
-
     async def work(a: Admin) -> tuple[str, int]:
         membership = await require_hub(a, "invitations are made")
         async with a.store.write() as db:
-            token = await founding.invite(db, membership, "spoke", a.now, lifetime_s * 1000)
+            if as_hub:
+                await _require_no_standby(db)
+            token = await founding.invite(db, membership, "hub" if as_hub else "spoke", a.now, lifetime_s * 1000)
         await _await_good(a, token)
         return token, a.now + lifetime_s * 1000
 
     import_all()
     token, expires_at = admin.run(config_file, work)
+    if as_hub:
+        output.remark("it lets a host in as the standby, which is told the fleet's keys: it can be made the hub")
     output.remark(f"one host can join with it until {rfc3339(expires_at)}: wg-appliance node join TOKEN")
     output.write(token)
+
+
+async def _require_no_standby(db: aiosqlite.Connection) -> None:
+    standby = next((each.name for each in await fleet_members.present(db) if each.role == "standby"), None)
+    if standby is not None:
+        raise Conflict(f"{standby} is the fleet's standby already, and there is one: invite the host without --hub")
 
 
 async def _await_good(a: Admin, text: str) -> None:

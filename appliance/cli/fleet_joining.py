@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from appliance.cli import admin, output
+from appliance.cli.fleet_founding import dialled_here, import_certificates
 from appliance.cli.fleet_server import import_all, joined_in
 from appliance.domain import clock_steps
-from appliance.domain.errors import Conflict, InvalidRequest, JoinRefused
+from appliance.domain.errors import Conflict, JoinRefused
+from appliance.fleet.hub import nats_program
 from appliance.fleet.joining import joining
 from appliance.fleet.joining import token as join_token
 from appliance.fleet.membership.identity import FleetFolder
@@ -40,12 +42,13 @@ def join(config_file: Path | None, text: str, suffix: str | None, *, yes: bool) 
             )
         _require_believed(a)
         token = join_token.decode(given, a.clock.host.now().wall_ms)
-        if token.role != "spoke":
-            raise InvalidRequest("this join token is for another hub, and a fleet has one in this version")
         await _join(a, token, suffix, yes=yes)
         await joined_in(a)
 
     import_all()
+    if join_token.is_of_hub(given):
+        nats_program.find()
+        import_certificates()
     admin.run(config_file, work)
 
 
@@ -65,7 +68,8 @@ async def _join(a: Admin, token: JoinToken, suffix: str | None, *, yes: bool) ->
     folder = FleetFolder(a.state.path)
     keys, node, clock = folder.keys(), a.settings.node, a.clock.host
     async with a.store.read() as db:
-        asked = await joining.request_of(db, keys, node.name, node.region, clock.now().wall_ms)
+        dialled = dialled_here(a.settings, a.state) if token.role == "hub" else ""
+        asked = await joining.request_of(db, keys, node.name, node.region, clock.now().wall_ms, dialled)
     if asked.accounts:
         output.confirm(f"{_listed(asked.accounts)}: kept on the hub from now on, with their tokens. Join?", yes=yes)
     renamed: Sequence[str] = ()
@@ -103,6 +107,9 @@ def _say(asked: JoinRequest, answer: JoinAnswer, dropped: Sequence[str], renamed
     exits = ", ".join(sorted(each.name for each in answer.members))
     output.remark(f"in the fleet of {hub} ({exits}) now: accounts and tokens are kept on {hub}")
     output.remark(f"this exit is {asked.name}, in the region {asked.region}")
+    if answer.role == "standby":
+        output.remark(f"it is the standby: if {hub} is lost, wg-appliance fleet promote on it makes it the hub")
+        output.remark(f"other hosts dial {asked.dialled} then: the firewalls on the way have to let that through")
     if dropped:
         same = f"as {hub} has those of the same name"
         output.remark(f"accounts dropped here with their tokens, {same}: {_listed(dropped)}")

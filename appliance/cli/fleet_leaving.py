@@ -84,10 +84,17 @@ async def _is_drained(a: Admin) -> bool:
 async def _require_last(a: Admin, *, force: bool) -> None:
     """Raises Conflict if other hosts are in the fleet of this hub, which are on their own without it."""
     async with a.store.read() as db:
-        others = [each.name for each in await fleet_members.present(db) if each.role != "hub"]
+        members = await fleet_members.present(db)
+    others = [each.name for each in members if each.role != "hub"]
     if not others:
         return
     names = ", ".join(others)
+    standby = next((each.name for each in members if each.role == "standby"), None)
+    if standby is not None and not force:
+        raise Conflict(
+            f"{names} would be without a hub: make {standby} the hub first (wg-appliance fleet promote --force on it), "
+            "and leave then, as its standby"
+        )
     if not force:
         raise Conflict(
             f"{names} would be without a hub: run wg-appliance fleet leave there first, or forget what is lost "
@@ -203,7 +210,10 @@ def forget(config_file: Path | None, name: str, *, yes: bool) -> None:
         if member is None:
             raise NotFound(f"no host {name} is in the fleet: wg-appliance fleet status lists them")
         if member.role == "hub":
-            raise Conflict(f"{name} is the hub: wg-appliance fleet leave on it ends the fleet")
+            raise Conflict(
+                f"{name} is the hub: wg-appliance fleet leave on it ends the fleet; if it is lost, the standby takes "
+                "its place: wg-appliance fleet promote on that one"
+            )
         alive = any(each.name == name and each.alive for each in getattr(noted(a), "nodes", ()))
         output.confirm((f"{name} is connected: {LEAVE_THERE}. " if alive else "") + FORGET.format(name=name), yes=yes)
         async with a.store.write() as db:

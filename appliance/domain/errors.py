@@ -238,6 +238,10 @@ class ConnectFailed(CutOff):
         self.reason = reason
 
 
+class OlderHub(FleetError):
+    """Raised if a hub is of an older generation than one that was seen: it is not followed."""
+
+
 class NotPermitted(FleetError):
     """Raised if the hub does not let this exit send or receive on a subject."""
 

@@ -6,13 +6,15 @@ from typing import Literal
 
 import msgspec
 
-Role = Literal["hub", "spoke"]
+# A standby is to be the hub when that one is lost.
+Role = Literal["hub", "standby", "spoke"]
 
 
 class FleetMember(msgspec.Struct, frozen=True):
     """Describes one host. `left_at`: when it left or was forgotten, in ms; None: it is in the fleet.
 
     `nkey`: with which it signs on to the hubs, as NATS writes public keys. `xkey`: X25519, with which rpc is sealed.
+    `dialled`: where others dial a hub or a standby, as HOST:PORT; "": of one that is neither, or not told yet.
     """
 
     id: str  # nod_ and 24 hexadecimal digits, for as long as its state directory lives
@@ -23,3 +25,4 @@ class FleetMember(msgspec.Struct, frozen=True):
     xkey: bytes
     joined_at: int
     left_at: int | None = None
+    dialled: str = ""

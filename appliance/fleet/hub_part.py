@@ -29,7 +29,7 @@ from appliance.fleet.reports import away
 from appliance.fleet.reports.fold import Fold
 from appliance.fleet.reports.fold_answers import FoldAnswers
 from appliance.fleet.reports.streams import NatsStreams
-from appliance.store.queries import fleet_fold
+from appliance.store.queries import fleet_changes, fleet_fold, fleet_members
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from appliance.fleet.membership.identity import HubSecrets, Membership
     from appliance.fleet.membership.roster import Roster
     from appliance.store.database import Store
+    from appliance.store.queries.fleet_changes import Head
 
     Task = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
@@ -52,13 +53,15 @@ SERVER_STARTS_S, POLL_S = 5.0, 0.05
 
 @dataclass(frozen=True, slots=True)
 class HubPlan:
-    """Holds what a hub is made from. `listen`: HOST:PORT."""
+    """Holds what a hub is made from. `listen`: HOST:PORT. `base`: see FleetRow."""
 
     state_dir: Path
     membership: Membership
     of_hub: HubSecrets
     listen: str
     gen: int
+    node_id: str
+    base: Head
 
 
 def own_address(listen: str, server_name: str) -> HubAddress:
@@ -88,14 +91,15 @@ class HubPart:
         keys = KvRecords(self.link.jetstream, KEYS, timedelta(milliseconds=KEY_LAPSES_MS + HOUR_MS))
         names = KvRecords(self.link.jetstream, DEVICE_NAMES, timedelta(milliseconds=NAME_LAPSES_MS + HOUR_MS))
         self.claims = ClaimLedger(keys, names, clock, self._owner_of)
-        self.ledger = SyncLedger(store, plan.gen, self.claims.name)
+        self.ledger = SyncLedger(store, plan.gen, self.claims.name, plan.base)
         control = HubControl(HubFiles(place), nats_program.find, self.system)
         self.upkeep = HubUpkeep(store, facts, control, clock)
         self.watch = HubWatch(control, facts.server_name, self.upkeep.put_out, clock)
         self.server = NatsServer(place, nats_program.find)
         self._by_unit = place.by_unit
+        self._plan = plan
         self._desks = (
-            JoinDesk(store, plan.membership, self.upkeep.apply, clock),
+            JoinDesk(store, plan.membership, self.upkeep.apply, clock, plan.of_hub),
             LeaveDesk(store, clock, self.fold.catch_up),
             FoldAnswers(store, self.fold, roster.is_present),
             self.claims,
@@ -135,6 +139,10 @@ class HubPart:
 
         Raises FleetError, HostError or StoreUnavailable.
         """
+        async with self._store.write() as db:
+            if not await fleet_changes.is_recorded(db):  # by this version
+                await fleet_changes.record(db)
+            await fleet_members.put_dialled(db, self._plan.node_id, self._plan.membership.hubs[0].address)
         await self.upkeep.prepare()
         for desk in self._desks:
             await desk.listen(self.link)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -13,13 +14,8 @@ from appliance.fleet.accounts import terms
 from appliance.fleet.accounts.caller import Caller
 from appliance.fleet.accounts.replica import Reactions, Replica
 from appliance.fleet.accounts.terms import FollowedTerms
-from appliance.fleet.hub.config import member_inbox
-from appliance.fleet.hub_part import HubPart, HubPlan, own_address
-from appliance.fleet.link.link import NatsLink, hub_tls
-from appliance.fleet.link.nats_client import LinkUser
-from appliance.fleet.link.nkey import NKey
-from appliance.fleet.membership.identity import FleetFolder
-from appliance.fleet.membership.roster import Roster
+from appliance.fleet.hub_part import HubPart, own_address
+from appliance.fleet.link.link import NatsLink
 from appliance.fleet.presence.beating import Beating
 from appliance.fleet.presence.beats import Figures, OwnBeats
 from appliance.fleet.presence.counted_call import CountedCall
@@ -40,9 +36,9 @@ from appliance.fleet.status.status import KnownTokens, ReportState, fleet_status
 from appliance.fleet.status.status_file import StatusNotes
 from appliance.server import fleet_exit_parts
 from appliance.server.api.offered import as_it_is, nothing
+from appliance.server.fleet_role import FleetRole, user_of
 from appliance.sessions.node import Nodes
-from appliance.store import peer_lives
-from appliance.store.queries import fleet_reports, fleet_state, fleet_terms
+from appliance.store.queries import fleet_state, fleet_terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -52,6 +48,7 @@ if TYPE_CHECKING:
     from appliance.domain.clock import Moment
     from appliance.fleet.link.link import LinkState
     from appliance.fleet.membership.identity import Membership, NodeKeys
+    from appliance.fleet.membership.roster import Roster
     from appliance.fleet.status.status import FleetStatus
     from appliance.server.served_exit import ServedExit
     from appliance.store.queries.fleet_state import FleetRow
@@ -60,6 +57,8 @@ if TYPE_CHECKING:
     Endless = Callable[[], Coroutine[Any, Any, None]]
 
 
+log = logging.getLogger(__name__)
+
 # For an exit to be found that opens a session: as long as one may take, and the ways there and back.
 LONGEST_PATIENCE_S, WAY_S = 8.0, 1.5
 
@@ -67,11 +66,20 @@ LONGEST_PATIENCE_S, WAY_S = 8.0, 1.5
 class FleetPart:
     """Is what this host does in its fleet: built from what the store and state_dir/fleet say of it."""
 
-    def __init__(self, here: ServedExit, membership: Membership, keys: NodeKeys, row: FleetRow, roster: Roster) -> None:
+    def __init__(
+        self,
+        here: ServedExit,
+        membership: Membership,
+        keys: NodeKeys,
+        row: FleetRow,
+        roster: Roster,
+        role: FleetRole,
+    ) -> None:
         self._here = here
         self._membership = membership
         self._keys = keys
         self._row = row
+        self._role = role
         self.roster = roster
         self.hub: HubPart | None = None
         self.link = self._make_link()
@@ -103,16 +111,19 @@ class FleetPart:
     # Building ------------------------------------------------------------------------------------------
 
     def _make_link(self) -> NatsLink:
-        membership, keys = self._membership, self._keys
-        hubs = membership.hubs
-        if membership.role == "hub":
-            hubs = (own_address(str(self._here.settings.fleet.listen), hubs[0].server_name),)
-        user = LinkUser(keys.node_id, member_inbox(keys.node_id), NKey.from_seed(keys.seed), hub_tls(membership.ca))
-        return NatsLink(lambda: hubs, user, self._here.clock, self._link_changed)
+        own = (own_address(str(self._here.settings.fleet.listen), self._membership.hubs[0].server_name),)
+        is_hub = self._membership.role == "hub"
+        return NatsLink(
+            lambda: own if is_hub else self._membership.hubs,
+            user_of(self._membership, self._keys),
+            self._here.clock,
+            self._link_changed,
+        )
 
     def _link_changed(self, state: LinkState) -> None:
         if state.connected:
             self.reporting.reconnected()
+            self.replica.reconnected()
 
     def _make_beats(self) -> OwnBeats:
         parts, here = self._here.parts, self._here
@@ -170,7 +181,7 @@ class FleetPart:
 
     def _heard(self) -> Moment | None:
         """Returns when the ledger was last heard: on a hub it is here."""
-        return self.replica.heard if self._membership.role == "spoke" else self._here.clock.now()
+        return self._here.clock.now() if self._membership.role == "hub" else self.replica.heard
 
     def _reactions(self) -> Reactions:
         parts = self._here.parts
@@ -181,13 +192,21 @@ class FleetPart:
 
         return Reactions(
             accounts=parts.wakeup.request_tick,
-            members=self.roster.load,
+            members=self._members_changed,
             terms=new_terms,
             claims=lambda: self.claims.claim_again(),
+            older=self.link.dial_another,
         )
 
+    async def _members_changed(self) -> None:
+        await self.roster.load()
+        try:
+            self._membership = await self._role.brought_up_to_date(self._membership)
+        except HostError as error:  # the link goes by those that were known; the next start writes it
+            log.error("the hubs' addresses are not kept: %s", error)
+
     def _heard_hub(self, gen: int, acc_rev: int) -> None:
-        if self._membership.role == "spoke":
+        if self._membership.role != "hub":
             self.replica.beat(gen, acc_rev)
 
     # Running -------------------------------------------------------------------------------------------
@@ -196,7 +215,7 @@ class FleetPart:
         """Begins to connect, to answer and to follow; the API is the fleet's from here on."""
         here, self.hub = self._here, hub
         if hub is not None:
-            await terms.tell(here.store, here.settings)
+            await terms.lead(here.store, here.settings, here.parts.ticker, here.take_over)
             await hub.listen()
         else:
             await self.replica.load()
@@ -246,7 +265,14 @@ class FleetPart:
         own: dict[str, Task] = {"beats": self.beating.run, "claims": self.claims.run, "status": notes.run}
         if self.hub is None:
             return own | {"the replica": self.replica.run}
-        return own | self.hub.tasks()
+        return own | self.hub.tasks() | {"the other hubs": self._watch_hubs}
+
+    async def _watch_hubs(self, stopping: asyncio.Event) -> None:
+        await self._role.watch(self._membership, stopping)
+
+    async def is_as_built(self) -> bool:
+        """Tells whether this host is still in its fleet what it was when this was built: hub, standby or spoke."""
+        return await self._role.is_still(self._row)
 
     def endless(self) -> dict[str, Endless]:
         """Returns what runs until it is cancelled."""
@@ -316,27 +342,3 @@ class FleetPart:
         return fleet_status(
             presences, self._keys.node_id, self.nodes.apart(), self.link.state, self._report, tokens, now
         )
-
-
-async def build(here: ServedExit) -> tuple[FleetPart, HubPart | None] | None:
-    """Builds this host's part; None: it is in no fleet. Raises HostError, StoreUnavailable."""
-    folder = FleetFolder(here.state.path)
-    membership = folder.membership()
-    if membership is None:
-        return None
-    async with here.store.write() as db:
-        row = await fleet_state.read(db)
-        if await fleet_reports.begin_reporting(db):
-            await peer_lives.begin(db, here.state.peer_lives, here.clock.now().boot_id)
-    if row is None:
-        raise HostError(
-            "the store knows nothing of the fleet that this host is in: run the command that joined it again"
-        )
-    roster = Roster(here.store)
-    await roster.load()
-    part = FleetPart(here, membership, folder.keys(), row, roster)
-    of_hub = folder.hub_secrets()
-    if membership.role != "hub" or of_hub is None:
-        return part, None
-    plan = HubPlan(here.state.path, membership, of_hub, str(here.settings.fleet.listen), row.gen)
-    return part, HubPart(plan, here.store, roster, here.clock)

@@ -59,9 +59,9 @@ class FleetMembership:
     async def _take_part(self, stopping: asyncio.Event) -> None:
         await asyncio.to_thread(_import_part)  # takes a second, and several on a slow host: the exit goes on meanwhile
         from appliance.fleet.status.collector import FleetCollector
-        from appliance.server import fleet_assembly
+        from appliance.server import fleet_build
 
-        built = await fleet_assembly.build(self._here)
+        built = await fleet_build.build(self._here)
         if built is None:
             return
         part, hub = built
@@ -84,7 +84,7 @@ class FleetMembership:
             endless = [group.create_task(each(), name=name) for name, each in part.endless().items()]
             tasks = [group.create_task(run(ending), name=name) for name, run in part.tasks().items()]
             await part.connect()
-            while self._here.state.in_fleet and not stopping.is_set():
+            while self._here.state.in_fleet and not stopping.is_set() and await part.is_as_built():
                 if self._read is not None:
                     read, self._read = self._read, None
                     await part.reloaded(read)
@@ -101,7 +101,7 @@ class FleetMembership:
 
 def _import_part() -> None:
     import appliance.fleet.status.collector
-    import appliance.server.fleet_assembly  # noqa: F401
+    import appliance.server.fleet_build  # noqa: F401
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:

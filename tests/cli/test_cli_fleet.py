@@ -69,7 +69,7 @@ def token_of(done: Done) -> str:
 
 def test_what_needs_a_fleet_says_how_to_be_in_one(ams: FleetHost) -> None:
     """Nothing is made by asking."""
-    for words in (["status"], ["invite"], ["leave"], ["forget", "x"]):
+    for words in (["status"], ["invite"], ["promote"], ["conflicts"], ["leave"], ["forget", "x"]):
         said = ams.refused("fleet", *words)
         assert said.startswith("this host is in no fleet: wg-appliance fleet init makes it the hub of a new one"), words
     assert not (ams.state.path / "fleet").exists()
@@ -243,7 +243,6 @@ def test_invite(fra: FleetHost) -> None:
     assert done.out.count("\n") == 1
     assert 0 < join_token.decode(done.out, now).expires_at - now <= 600_000
     assert "one host can join with it until" in done.err
-    assert "--hub" in fra.refused("fleet", "invite", "--hub")
     assert "must be a duration" in fra.refused("fleet", "invite", "--expires", "3", status=2)
 
 
@@ -285,6 +284,28 @@ def test_join_and_leave(hub: FleetHost, ams: FleetHost) -> None:
     assert hub.rows("SELECT name FROM fleet_members WHERE left_at IS NULL") == [("fra1",)]
     token = hub.do("fleet", "invite").out.strip()
     ams.do("node", "join", token[:70], token[70:])  # it was pasted with a blank in it
+
+
+def test_the_standby_is_promoted_when_the_hub_is_gone(fra: FleetHost, ams: FleetHost) -> None:
+    """Not while the hub is there, nor on any other host; killed halfway, it has begun the generation or it has not."""
+    with fra.served():
+        fra.do("fleet", "init")
+        token = fra.do("fleet", "invite", "--hub").out.strip()
+        said = ams.do("node", "join", token).err
+        assert "it is the standby: if fra1 is lost, wg-appliance fleet promote on it makes it the hub" in said
+        assert "ams1 is the fleet's standby already" in fra.refused("fleet", "invite", "--hub")
+        assert fra.refused("fleet", "promote").startswith("this host is the hub already")
+        assert "its wg-appliance does not: stop it first" in ams.refused("fleet", "promote")
+    done = ams.do("fleet", "promote")
+    assert "this host is the hub now, of generation 2" in done.err
+    assert ams.rows("SELECT role, gen FROM fleet") == [("hub", 2)]
+    assert ams.rows("SELECT name, role FROM fleet_members ORDER BY name") == [("ams1", "hub"), ("fra1", "standby")]
+    membership = FleetFolder(ams.state.path).membership()
+    assert membership is not None
+    assert (membership.role, [each.address for each in membership.hubs]) == ("hub", [ams.listen, fra.listen])
+    assert ams.json("fleet", "conflicts") == []
+    with ams.served():
+        assert "wgj1." in ams.do("fleet", "invite").out
 
 
 def test_a_join_that_was_killed_goes_on_when_it_is_run_again(hub: FleetHost, ams: FleetHost) -> None:

@@ -27,7 +27,7 @@ def spoke(wga: CommandLine) -> CommandLine:
 def join(wga: CommandLine, role: str) -> None:
     with closing(sqlite3.connect(wga.state.store)) as db, db:
         db.execute("INSERT INTO fleet (only_row, role, node_id, gen) VALUES (1, ?, 'nod_2', 1)", (role,))
-        db.execute("INSERT INTO fleet_members VALUES ('nod_1', 'fra1', 'fra', 'hub', 'U', zeroblob(32), 1, NULL)")
+        db.execute("INSERT INTO fleet_members VALUES ('nod_1', 'fra1', 'fra', 'hub', 'U', zeroblob(32), 1, NULL, '')")
 
 
 def contents(wga: CommandLine) -> list[tuple[object, ...]]:

@@ -20,7 +20,7 @@ from appliance.fleet.joining import joining
 from appliance.fleet.joining.desk import JoinDesk
 from appliance.fleet.joining.messages import JoinRequest
 from appliance.fleet.link.nkey import NKey
-from appliance.fleet.membership.identity import HubAddress, Membership, new_keys
+from appliance.fleet.membership.identity import FleetFolder, HubAddress, HubSecrets, Membership, new_keys
 from appliance.fleet.presence.beats import SPOKEN
 from appliance.store.database import Store
 from appliance.store.queries import accounts, fleet_invites, fleet_members, fleet_state, tokens
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from appliance.fleet.membership.members import Role
+
 HUB = "nod_" + "f" * 24
 HOUR_MS = 3_600_000
+OF_HUB = HubSecrets("hub seed", "system seed", "the CA's key")
 MEMBERSHIP = Membership("flt_1", "fra1", "hub", (HubAddress("192.0.2.1:7422", "f.hub.internal"),), "PEM", b"k" * 32)
 
 
@@ -66,10 +69,10 @@ class Desk:
         async with self.store.read() as db:
             return await fleet_members.present(db)
 
-    async def invite(self, lasts_ms: int = HOUR_MS) -> str:
+    async def invite(self, lasts_ms: int = HOUR_MS, role: Role = "spoke") -> str:
         key = NKey.new().public
         async with self.store.write() as db:
-            await fleet_invites.add(db, Invite(key, "spoke", now(), now() + lasts_ms))
+            await fleet_invites.add(db, Invite(key, role, now(), now() + lasts_ms))
         return key
 
     async def ask(self, invitation: str, asked: JoinRequest) -> str:
@@ -89,7 +92,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
             await fleet_state.enter(db, "hub", HUB, 3)
             await fleet_members.put(db, FleetMember(HUB, "fra1", "fra", "hub", NKey.new().public, bytes(32), 1))
         made = Desk(store, Bus())
-        await JoinDesk(store, MEMBERSHIP, made.apply, HostClock()).listen(made.bus.hub())
+        await JoinDesk(store, MEMBERSHIP, made.apply, HostClock(), OF_HUB).listen(made.bus.hub())
         yield made
         await made.bus.idle()
         assert made.bus.failures == []
@@ -110,6 +113,39 @@ def test_a_host_with_an_invitation_becomes_a_member(tmp_path: Path) -> None:
             assert [each.name for each in answer.members] == ["fra1", "ams1"]
             stored = (await hub.members())[1]
             assert (stored.id, stored.nkey, stored.xkey) == (asked.node_id, asked.nkey, asked.xkey)
+
+    asyncio.run(scene())
+
+
+def test_a_host_that_is_invited_as_a_hub_stands_by(tmp_path: Path) -> None:
+    """It has a hub's secrets then, which are in no clear text of the answer, and dials the hub alone; there is one."""
+
+    async def scene() -> None:
+        async with desk(tmp_path) as hub:
+            folder, store = FleetFolder(tmp_path / "ams"), await Store.open(tmp_path / "ams.sqlite")
+            folder.path.parent.mkdir()
+            keys, invitation = folder.keys(), await hub.invite(role="hub")
+            asked = msgspec.structs.replace(
+                request(), node_id=keys.node_id, nkey=keys.nkey, xkey=keys.public_xkey, dialled="192.0.2.2:7422"
+            )
+            assert "set fleet.advertise here" in await hub.ask(invitation, msgspec.structs.replace(asked, dialled="?"))
+            answer = await joining.ask(hub.bus.hub("joining"), join_subject(invitation), asked)
+            assert b"seed" not in msgspec.json.encode(answer)
+            try:
+                await joining.become_member(store, folder, asked, answer)
+                async with store.read() as db:
+                    row = await fleet_state.read(db)
+            finally:
+                await store.close()
+            assert row is not None
+            membership = folder.membership()
+            assert membership is not None
+            assert (row.role, membership.role, membership.hubs) == ("standby", "standby", MEMBERSHIP.hubs)
+            assert folder.hub_secrets() == OF_HUB
+            assert [(each.role, each.dialled) for each in await hub.members()][1:] == [("standby", asked.dialled)]
+            assert "ams1 is the fleet's standby already" in await hub.ask(
+                await hub.invite(role="hub"), msgspec.structs.replace(request("lon1"), dialled="192.0.2.3:7422")
+            )
 
     asyncio.run(scene())
 

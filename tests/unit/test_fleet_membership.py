@@ -13,7 +13,7 @@ import pytest
 
 import appliance.server
 from appliance.domain.errors import HostError
-from appliance.server import fleet_assembly, fleet_membership
+from appliance.server import fleet_build, fleet_membership
 from appliance.server.fleet_membership import FleetMembership
 
 
@@ -41,7 +41,7 @@ def test_a_fleet_that_cannot_be_taken_part_in_is_tried_again(
             stopping.set()
         raise error
 
-    monkeypatch.setattr(fleet_assembly, "build", build)
+    monkeypatch.setattr(fleet_build, "build", build)
     monkeypatch.setattr(fleet_membership, "RETRY_S", 0.0)
     monkeypatch.setattr(fleet_membership, "LOOK_S", 0.0)
     here: Any = SimpleNamespace(state=SimpleNamespace(in_fleet=True))
@@ -59,7 +59,7 @@ def test_an_exit_goes_on_while_its_part_in_a_fleet_is_imported(monkeypatch: pyte
         """Finds the module of this host's part when the event loop has gone on."""
 
         def find_spec(self, name: str, *_: object) -> None:
-            if name == fleet_assembly.__name__:
+            if name == fleet_build.__name__:
                 assert imported.wait(30), "the event loop stands still"
                 raise HostError("it was imported")
 
@@ -72,7 +72,7 @@ def test_an_exit_goes_on_while_its_part_in_a_fleet_is_imported(monkeypatch: pyte
         stopping.set()
         await running
 
-    monkeypatch.delitem(sys.modules, fleet_assembly.__name__)
-    monkeypatch.delattr(appliance.server, "fleet_assembly")
+    monkeypatch.delitem(sys.modules, fleet_build.__name__)
+    monkeypatch.delattr(appliance.server, "fleet_build")
     monkeypatch.setattr(sys, "meta_path", [Slow(), *sys.meta_path])
     asyncio.run(run())

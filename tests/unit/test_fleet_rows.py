@@ -45,6 +45,22 @@ ROWS = {
         "test_what_the_ledger_has_lost_is_claimed_again",
         "test_claims_on_a_real_hub",
     ),
+    "the hub is lost for good, and its standby promoted": (
+        "test_the_standby_takes_over_and_the_old_hub_stands_by",
+        "test_a_promoted_store_is_followed_and_the_old_hub_yields",
+        "test_a_host_that_is_no_standby_is_not_promoted",
+        "test_a_promotion_that_was_killed_is_finished_by_the_server",
+        "test_a_replica_does_not_write_into_a_store_that_leads",
+        "test_members_dial_the_hub_and_then_the_standby",
+        "test_a_host_that_is_invited_as_a_hub_stands_by",
+    ),
+    "two hubs lead, each those that it reaches": (
+        "test_a_hub_that_was_cut_off_yields_when_the_cut_heals",
+        "test_a_hub_that_was_replaced_yields_before_it_opens_its_port",
+        "test_a_hub_stays_one_while_no_newer_one_is_reached",
+        "test_who_has_seen_a_newer_generation_does_not_go_back",
+        "test_a_hub_that_was_rolled_back_offers_nothing",
+    ),
     "the hub's fold alone is lost": ("test_a_fold_that_is_lost_is_made_again",),
     "an answer to an opening is lost": (
         "test_nothing_is_left_of_an_opening_of_which_a_step_is_lost",

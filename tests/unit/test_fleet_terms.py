@@ -15,6 +15,7 @@ from appliance.config.plans import Terms
 from appliance.domain.errors import FleetError
 from appliance.fleet.accounts import terms
 from appliance.fleet.accounts.terms import FollowedTerms, over, told
+from appliance.store.queries import fleet_terms
 from tests.support.fleet.followers import AMS, followed, turn
 
 if TYPE_CHECKING:
@@ -97,6 +98,28 @@ def test_what_a_host_has_otherwise_is_said_once(caplog: pytest.LogCaptureFixture
     assert FollowedTerms(OWN, told(OWN), "fra1").over(OWN) == OWN
     assert FollowedTerms(OWN, None, "fra1").over(FLEETS) is FLEETS
     assert caplog.records == []
+
+
+def test_a_host_that_begins_to_lead_goes_by_its_own_terms(tmp_path: Path) -> None:
+    """It went by the hub's before; where they are the same nothing is applied."""
+
+    async def story() -> None:
+        taken: list[Settings] = []
+
+        class Ticker:
+            async def settle(self, _tiers: Mapping[str, TierSettings]) -> None: ...
+
+            async def tick(self) -> None: ...
+
+        async with followed(tmp_path) as (one, _):
+            await terms.tell(one.store, FLEETS)
+            for _round in range(2):
+                await terms.lead(one.store, OWN, Ticker(), taken.append)  # type: ignore[arg-type]
+            assert taken == [OWN]
+            async with one.store.read() as db:
+                assert await fleet_terms.read(db) == told(OWN)
+
+    asyncio.run(story())
 
 
 def test_new_terms_are_taken_over_as_by_a_reload(tmp_path: Path) -> None:

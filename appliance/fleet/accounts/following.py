@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from appliance.domain.errors import FleetError, NotAnswered
+from appliance.domain.errors import FleetError, NotAnswered, OlderHub
 from appliance.fleet.accounts.sync_messages import LedgerRefusal, SyncAnswer, SyncRequest, subject
 from appliance.fleet.link.reading import Unreadable, read
 from appliance.store.queries import fleet_replica, fleet_state, fleet_terms
@@ -54,7 +54,7 @@ class HubChanges:
 async def read_changes(link: HubLink, node_id: str, gen: int, known: Head) -> HubChanges:
     """Returns what is new after `known`, up to one moment of the hub. Raises FleetError: it could not be read.
 
-    `gen`: the newest generation that was seen; an older hub is not followed.
+    `gen`: the newest generation that was seen; an older hub is not followed: raises OlderHub.
     """
     for _ in range(STARTS):
         found = HubChanges(gen, known)
@@ -103,7 +103,7 @@ async def _ask(link: HubLink, node_id: str, request: SyncRequest, gen: int) -> S
     if isinstance(answer, LedgerRefusal):
         raise NotAnswered(f"the ledger: {answer.error}")
     if answer.gen < gen:
-        raise FleetError(f"the hub is of generation {answer.gen}, and {gen} has been seen: it is not followed")
+        raise OlderHub(f"the hub is of generation {answer.gen}, and {gen} has been seen: it is not followed")
     return answer
 
 
@@ -127,6 +127,9 @@ async def write_changes(store: Store, changes: HubChanges, now: int) -> Written:
     """
     try:
         async with store.write() as db:
+            row = await fleet_state.read(db)
+            if row is not None and (row.role == "hub" or row.gen > changes.gen):
+                raise FleetError("a newer generation has begun meanwhile")  # of which this host may be the hub
             written = await _write(db, changes, now)
             await fleet_state.follow_to(db, changes.gen, changes.at.rev, changes.at.mark)
             if written.alters:

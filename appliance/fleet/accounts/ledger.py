@@ -29,6 +29,7 @@ QUEUE = "ledger"
 OF_ONE_AT_WORK = 8  # requests of one exit for one operation: one that asks all the time keeps no other waiting
 PAGE_BYTES = 120_000  # of rows; a message may have 256 KB
 PAGE_ROWS = 1_000
+NOTHING = Head(0, "")
 LOOK_S = 0.5  # how soon a change is told by the next beat
 
 
@@ -62,12 +63,15 @@ async def serve(link: HubLink, operation: str, handle: Callable[[str, bytes], Aw
 class SyncLedger:
     """Answers `sync` from the hub's store. `gen`: the fleet's generation.
 
-    `claims`: names what remembers the claims; see SyncAnswer.
+    `claims`: names what remembers the claims, `base`: see SyncAnswer.
     """
 
-    def __init__(self, store: Store, gen: int, claims: Callable[[], Awaitable[str]] | None = None) -> None:
+    def __init__(
+        self, store: Store, gen: int, claims: Callable[[], Awaitable[str]] | None = None, base: Head = NOTHING
+    ) -> None:
         self._store = store
         self._gen = gen
+        self._base = base.rev, base.mark
         self._claims = claims
         self._head = Head(0, "")
 
@@ -107,7 +111,7 @@ class SyncLedger:
         claims = "" if self._claims is None else await self._claims()
         async with self._store.read() as db:
             if not await fleet_changes.known(db, after):
-                return SyncAnswer(self._gen, 0, "", anew=True, claims=claims)
+                return SyncAnswer(self._gen, 0, "", anew=True, claims=claims, base=self._base)
             found = await fleet_changes.after(db, after.rev, PAGE_ROWS)
         rows, cut = _page(found)
         last = found[len(rows) - 1].at if rows else after

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.domain.errors import CutOff, FleetError, StoreUnavailable
+from appliance.domain.errors import CutOff, FleetError, OlderHub, StoreUnavailable
 from appliance.fleet.accounts.following import read_changes, write_changes
 from appliance.store.queries import fleet_state
 from appliance.store.queries.fleet_changes import Head
@@ -31,13 +31,15 @@ class Reactions:
     """Holds what is to be done when the replica has changed.
 
     `accounts`: as when an admin command has changed them, see Schedule.check_soon. `members`, `terms`: as the store
-    has them now. `claims`: the ledger has lost what was claimed; everything is to be claimed again.
+    has them now. `claims`: the ledger has lost what was claimed; everything is to be claimed again. `older`: the hub is
+    of an older generation; another one is to be looked for.
     """
 
     accounts: Callable[[], None]
     members: Callable[[], Awaitable[None]]
     terms: Callable[[str], Awaitable[None]]
     claims: Callable[[], None]
+    older: Callable[[], None] = lambda: None
 
 
 class Replica:
@@ -86,6 +88,11 @@ class Replica:
             self._behind = True
             self._wake.set()
 
+    def reconnected(self) -> None:
+        """Takes notice of a connection to a hub, which may be another one."""
+        self._behind = True
+        self._wake.set()
+
     async def run(self, stopping: asyncio.Event) -> None:
         """Follows until `stopping`."""
         while not stopping.is_set():
@@ -112,6 +119,8 @@ class Replica:
             await self._follow()
         except (FleetError, StoreUnavailable) as error:
             self._behind = True
+            if isinstance(error, OlderHub):
+                self._reactions.older()
             self._report(error)
             return False
         self._report(None)

@@ -33,7 +33,8 @@ class SyncAnswer(msgspec.Struct, frozen=True, omit_defaults=True, tag="synced"):
 
     Of everything, `rev` and `mark` name a change from which on all changes have to be asked for afterwards: rows may
     have changed between two pages. `anew`: the hub does not know the change that was asked for; everything is to be
-    read. `claims`: names the ledger's memory of claims; another name means that it has lost them.
+    read. `claims`: names the ledger's memory of claims; another name means that it has lost them. `base`, with `anew`:
+    the last change of the generation before that this one has, as number and mark.
     """
 
     gen: int
@@ -43,6 +44,7 @@ class SyncAnswer(msgspec.Struct, frozen=True, omit_defaults=True, tag="synced"):
     more: bool = False
     anew: bool = False
     claims: str = ""
+    base: tuple[int, str] = (0, "")
 
 
 class LedgerRefusal(msgspec.Struct, frozen=True, tag="refused"):

@@ -50,6 +50,18 @@ async def tell(store: Store, settings: Settings) -> None:
         await fleet_terms.put(db, told(settings))
 
 
+async def lead(store: Store, settings: Settings, ticker: Ticker, take_over: Callable[[Settings], None]) -> None:
+    """Tells a hub's own terms as it begins, and goes by them: it may have followed another hub's until now.
+
+    Raises StoreUnavailable.
+    """
+    async with store.read() as db:
+        before = await fleet_terms.read(db)
+    await tell(store, settings)
+    if before is not None and before != told(settings):
+        await apply(settings, ticker.settle, take_over, ticker.tick)
+
+
 def over(own: Settings, text: str) -> Settings:
     """Returns a host's settings with the fleet's terms. What another version does not tell stays the host's own.
 

@@ -10,9 +10,11 @@ import msgspec
 from appliance import __version__
 from appliance.domain.errors import FleetError, HostError, StoreUnavailable
 from appliance.fleet.accounts import merge as account_merge
+from appliance.fleet.joining import sealed_secrets
 from appliance.fleet.joining.messages import JoinAnswer, JoinFacts, JoinRequest, has_joined, refusal
 from appliance.fleet.link.reading import Unreadable, read
 from appliance.fleet.link.wire import PREFIX
+from appliance.fleet.membership.hub_addresses import hubs_of
 from appliance.fleet.presence.beats import SPOKEN
 from appliance.store.queries import account_offers, fleet_invites, fleet_members, fleet_state
 
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
     from appliance.domain.clock import Clock
     from appliance.fleet.link.wire import HubLink, Message
-    from appliance.fleet.membership.identity import Membership
+    from appliance.fleet.membership.identity import HubSecrets, Membership
+    from appliance.fleet.membership.members import Role
     from appliance.store.database import Store
 
 log = logging.getLogger(__name__)
@@ -32,15 +35,24 @@ TRY_AGAIN = "run the same command again"
 
 
 class JoinDesk:
-    """Admits hosts. `apply`: has the hub's nats-server let the members in that the store has (see HubUpkeep)."""
+    """Admits hosts. `apply`: has the hub's nats-server let the members in that the store has (see HubUpkeep).
+
+    `of_hub`: what a standby is told. Without it none can join.
+    """
 
     def __init__(
-        self, store: Store, membership: Membership, apply: Callable[[], Awaitable[None]], clock: Clock
+        self,
+        store: Store,
+        membership: Membership,
+        apply: Callable[[], Awaitable[None]],
+        clock: Clock,
+        of_hub: HubSecrets | None = None,
     ) -> None:
         self._store = store
         self._membership = membership
         self._apply = apply
         self._clock = clock
+        self._of_hub = of_hub
 
     async def listen(self, link: HubLink) -> None:
         """Begins to answer, on the hub's own link. Raises what `subscribe` does."""
@@ -98,16 +110,19 @@ class JoinDesk:
 
     async def _welcome(self, db: aiosqlite.Connection, asked: JoinRequest) -> JoinAnswer:
         row, member = await fleet_state.read(db), await fleet_members.by_id(db, asked.node_id)
-        of_fleet = self._membership
+        of_fleet, members = self._membership, await fleet_members.present(db)
+        role: Role = "spoke" if member is None else member.role
+        told = self._of_hub if role == "standby" else None
         return JoinAnswer(
             taken=await _taken(db, asked.unused, asked),
             fleet_id=of_fleet.fleet_id,
             gen=1 if row is None else row.gen,
-            role="spoke" if member is None else member.role,
-            hubs=of_fleet.hubs,
+            role=role,
+            hubs=hubs_of(members) or of_fleet.hubs,
             fleet_key=of_fleet.fleet_key,
             ca=of_fleet.ca,
-            members=tuple(await fleet_members.present(db)),
+            members=tuple(members),
+            of_hub=b"" if told is None else sealed_secrets.sealed(told, asked.xkey),
         )
 
 

@@ -15,7 +15,8 @@ from appliance.fleet.hub.upkeep import HubFacts, hub_settings
 from appliance.fleet.joining import token as join_token
 from appliance.fleet.link.nkey import NKey
 from appliance.fleet.membership import identity
-from appliance.fleet.membership.identity import HubAddress, HubSecrets, Membership
+from appliance.fleet.membership.hub_addresses import address_of
+from appliance.fleet.membership.identity import HubSecrets, Membership
 from appliance.store.queries import fleet_changes, fleet_invites, fleet_members, fleet_state
 from appliance.store.queries.fleet_invites import Invite
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from appliance.fleet.membership.identity import FleetFolder
 
 FIRST_GENERATION = 1
-SUFFIX = "hub.internal"  # of names in hubs' certificates: nobody looks them up
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,16 @@ async def found(
     fleet_id = identity.new_fleet_id()
     authority = make_authority(fleet_id, now)
     of_hub = HubSecrets(NKey.new().seed, NKey.new().seed, authority.key)
-    address = HubAddress(host.dialled, f"{keys.node_id.removeprefix('nod_')}.{SUFFIX}")
+    address = address_of(keys.node_id, host.dialled)
     membership = Membership(fleet_id, host.name, "hub", (address,), authority.certificate, identity.new_fleet_key())
     folder.save_hub_secrets(of_hub)
     await fleet_state.leave(db)  # what an interrupted one has left
     await fleet_state.enter(db, "hub", keys.node_id, FIRST_GENERATION)
     await fleet_members.put(
-        db, FleetMember(keys.node_id, host.name, host.region, "hub", keys.nkey, keys.public_xkey, now)
+        db,
+        FleetMember(
+            keys.node_id, host.name, host.region, "hub", keys.nkey, keys.public_xkey, now, dialled=host.dialled
+        ),
     )
     await fleet_changes.record(db)
     facts = HubFacts(membership, of_hub, files.place.files, host.listen)
@@ -76,14 +79,17 @@ async def found(
 
 
 async def invite(db: aiosqlite.Connection, membership: Membership, role: Role, now: int, lasts_ms: int) -> str:
-    """Returns a join token, good once, until it expires, from when the hub's server has seen the store's change."""
+    """Returns a join token, good once, until it expires, from when the hub's server has seen the store's change.
+
+    It names this hub alone, which admits. `role` hub: of a host that is to be a hub, too.
+    """
     key = NKey.new()
     expires_at = now + lasts_ms
     await fleet_invites.add(db, Invite(key.public, role, now, expires_at))
     return join_token.encode(
         join_token.JoinToken(
             fleet_id=membership.fleet_id,
-            hubs=tuple(each.address for each in membership.hubs),
+            hubs=(membership.hubs[0].address,),
             server_name=membership.hubs[0].server_name,
             ca=ssl.PEM_cert_to_DER_cert(membership.ca),
             seed=key.seed,

@@ -20,12 +20,14 @@ from appliance.domain.clock import Moment
 from appliance.domain.errors import ConnectFailed, CutOff, JoinRefused, NoResponder, NotAnswered, NotPermitted
 from appliance.fleet.hub.config import invitation_inbox, join_subject, member_inbox
 from appliance.fleet.joining.messages import MAKE_ANOTHER, JoinAnswer, JoinRequest
+from appliance.fleet.joining.sealed_secrets import opened
 from appliance.fleet.link.connect_failure import Hindrance
 from appliance.fleet.link.hub_connection import HubConnection
 from appliance.fleet.link.link import NatsLink, hub_tls
 from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
 from appliance.fleet.link.reading import Unreadable, read
+from appliance.fleet.membership.hub_addresses import brought_up_to_date
 from appliance.fleet.membership.identity import HubAddress, Membership
 from appliance.fleet.presence.beats import SPOKEN
 from appliance.store.queries import account_offers, fleet_members, fleet_state, own_accounts
@@ -47,8 +49,10 @@ LARGEST = 250_000  # bytes: a hub takes messages of 256 KB
 RUN_AGAIN = "run the same command again"
 
 
-async def request_of(db: aiosqlite.Connection, keys: NodeKeys, name: str, region: str, now: int) -> JoinRequest:
-    """Returns what this host asks for."""
+async def request_of(
+    db: aiosqlite.Connection, keys: NodeKeys, name: str, region: str, now: int, dialled: str = ""
+) -> JoinRequest:
+    """Returns what this host asks for. `dialled`: where others are to dial it, as a hub."""
     return JoinRequest(
         node_id=keys.node_id,
         name=name,
@@ -60,6 +64,7 @@ async def request_of(db: aiosqlite.Connection, keys: NodeKeys, name: str, region
         accounts=await own_accounts.names(db, with_history=True),
         unused=await own_accounts.names(db, with_history=False),
         offer=tuple(await account_offers.read(db, now)),
+        dialled=dialled,
     )
 
 
@@ -139,9 +144,10 @@ async def ask(link: HubLink, subject: str, asked: JoinRequest) -> JoinAnswer:
 async def become_member(store: Store, folder: FleetFolder, asked: JoinRequest, answer: JoinAnswer) -> tuple[str, ...]:
     """Stores the membership. Returns the names of accounts that were dropped, as the fleet has them and none was used.
 
-    The file comes last: a server that finds it takes part. Raises HostError or StoreUnavailable: the host is in no
-    fleet then, and may ask again.
+    The file comes last: a server that finds it takes part. Raises HostError, StoreUnavailable or JoinRefused: the host
+    is in no fleet then, and may ask again.
     """
+    of_hub = opened(answer.of_hub, folder.keys().xkey) if answer.role == "standby" else None
     async with store.write() as db:
         dropped = await own_accounts.drop(db, answer.taken)
         await fleet_state.enter(db, answer.role, asked.node_id, answer.gen)
@@ -149,7 +155,8 @@ async def become_member(store: Store, folder: FleetFolder, asked: JoinRequest, a
         await fleet_state.put_heard(db, Moment(asked.t, 0, ""))
         for member in answer.members:
             await fleet_members.put(db, member)
-    folder.save_membership(
-        Membership(answer.fleet_id, asked.name, answer.role, answer.hubs, answer.ca, answer.fleet_key)
-    )
+    if of_hub is not None:
+        folder.save_hub_secrets(of_hub)
+    joined = Membership(answer.fleet_id, asked.name, answer.role, answer.hubs, answer.ca, answer.fleet_key)
+    folder.save_membership(brought_up_to_date(joined, asked.node_id, answer.role, answer.members))
     return dropped

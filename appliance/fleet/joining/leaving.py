@@ -91,15 +91,19 @@ def _user(membership: Membership, keys: NodeKeys) -> LinkUser:
 async def is_let_in(membership: Membership, keys: NodeKeys, clock: Clock) -> bool:
     """Tells whether the hub lets this host in: it does not if the host was forgotten, or has signed off before.
 
-    Raises ConnectFailed if no hub is reached.
+    Raises ConnectFailed if no hub is reached: what kept it from the first.
     """
-    try:
-        await (await HubConnection.dial(_user(membership, keys), membership.hubs[0], clock)).close()
-    except ConnectFailed as failure:
-        if failure.reason == Hindrance.KEY_NOT_KNOWN:
-            return False
-        raise
-    return True
+    user, failures = _user(membership, keys), list[ConnectFailed]()
+    for hub in membership.hubs:
+        try:
+            await (await HubConnection.dial(user, hub, clock)).close()
+        except ConnectFailed as failure:
+            if failure.reason == Hindrance.KEY_NOT_KNOWN:
+                return False
+            failures.append(failure)
+        else:
+            return True
+    raise failures[0]
 
 
 async def sign_off(membership: Membership, keys: NodeKeys, clock: Clock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from appliance.store.queries.fleet_invites import Invite
 
 MOST_SKEW_MS = 300_000  # of two clocks: beyond it no exit would be chosen
+DIALLED = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+):[0-9]{1,5}", re.ASCII)
 MAKE_ANOTHER = "make another one on a hub: wg-appliance fleet invite"
 
 Line = Annotated[str, msgspec.Meta(max_length=128)]
@@ -30,7 +32,8 @@ class JoinRequest(msgspec.Struct, frozen=True):
     """Holds what a host asks for. `p`: the oldest and newest protocol that it speaks; `t`: its wall clock.
 
     `accounts`: names of its accounts that have a history: sessions or devices; `unused`: of those that have none.
-    `offer`: all of these with their tokens, so that those whose names are free become the fleet's.
+    `offer`: all of these with their tokens, so that those whose names are free become the fleet's. `dialled`: where
+    others are to dial it as a hub, HOST:PORT; of a host that was invited as one.
     """
 
     node_id: Line
@@ -43,16 +46,20 @@ class JoinRequest(msgspec.Struct, frozen=True):
     accounts: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     offer: tuple[OfferedAccount, ...] = ()
+    dialled: Line = ""
 
-    def member(self, role: Role, now: int) -> FleetMember:
-        return FleetMember(self.node_id, self.name, self.region, role, self.nkey, self.xkey, now)
+    def member(self, invited_as: Role, now: int) -> FleetMember:
+        """Returns the host as a member: invited as a hub, it stands by until it is promoted."""
+        role: Role = "standby" if invited_as == "hub" else "spoke"
+        dialled = self.dialled if role == "standby" else ""
+        return FleetMember(self.node_id, self.name, self.region, role, self.nkey, self.xkey, now, dialled=dialled)
 
 
 class JoinAnswer(msgspec.Struct, frozen=True):
     """Holds the fleet, for who may join; else `refused` says why not and what to do, and the rest is empty.
 
     `taken`: the names of accounts that the host never used and the fleet has; if they are why it is refused, those that
-    it did use.
+    it did use. `of_hub`: for a standby, the secrets of a hub, sealed to it.
     """
 
     refused: str = ""
@@ -64,6 +71,7 @@ class JoinAnswer(msgspec.Struct, frozen=True):
     fleet_key: bytes = b""
     ca: str = ""
     members: tuple[FleetMember, ...] = ()
+    of_hub: bytes = b""
 
     def __repr__(self) -> str:
         return f"JoinAnswer({self.refused!r}, {self.fleet_id!r})"
@@ -83,7 +91,7 @@ class JoinFacts:
 
 def refusal(asked: JoinRequest, facts: JoinFacts) -> JoinAnswer | None:
     """Returns why the host may not join; None: it may. Its invitation is as good as before then."""
-    for text in (_of_invitation(asked, facts), _malformed(asked), *_of_host(asked, facts)):
+    for text in (_of_invitation(asked, facts), _malformed(asked), _of_hubs(asked, facts), *_of_host(asked, facts)):
         if text is not None:
             return JoinAnswer(refused=text)
     names = tuple(sorted(set(asked.accounts) & set(facts.names)))
@@ -125,6 +133,18 @@ def _malformed(asked: JoinRequest) -> str | None:
             raise ValueError
     except ValueError:
         return "the hub does not understand what this host asks: bring both to the same version of wg-appliance"
+    return None
+
+
+def _of_hubs(asked: JoinRequest, facts: JoinFacts) -> str | None:
+    """Checks what a host must have that is invited as a hub."""
+    if facts.invite is None or facts.invite.role != "hub":
+        return None
+    standby = next((each.name for each in facts.members if each.role == "standby"), None)
+    if standby is not None:
+        return f"{standby} is the fleet's standby already: take it out first, or invite this host without --hub"
+    if not DIALLED.fullmatch(asked.dialled):
+        return "the hub does not understand where this host is to be dialled: set fleet.advertise here, as HOST:PORT"
     return None
 
 

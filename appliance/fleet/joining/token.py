@@ -46,6 +46,14 @@ def encode(token: JoinToken) -> str:
     return f"{VERSION}.{text}"
 
 
+def is_of_hub(text: str) -> bool:
+    """Tells whether it invites a hub, expired or not; False for what is no token."""
+    try:
+        return decode(text, 0).role == "hub"
+    except InvalidRequest:
+        return False
+
+
 def decode(text: str, now: int) -> JoinToken:
     """Returns the token. White space in it is ignored: terminals break long lines.
 

@@ -115,6 +115,11 @@ class NatsLink:
             silent = ConnectFailed(Hindrance.SILENT, f"no hub has answered in {timeout_s:g} s")
             raise (self.state.failure or silent) from None
 
+    def dial_another(self) -> None:
+        """Gives the present connection up, to try the next hub; does nothing if this one is the only one."""
+        if self._connection is not None and len(self._hubs()) > 1:
+            self._connection.cut()
+
     async def close(self) -> None:
         """Sends what is still to be sent, in about a second, and ends connection, tasks and handlers."""
         if self._keeping is not None:

@@ -27,4 +27,6 @@ def standing(noted: NotedStatus | None, now: Moment) -> FleetStanding | None:
             for each in status.nodes
             if each.id != status.this
         ),
+        standby=next(((each.name, each.alive) for each in status.nodes if each.role == "standby"), None),
+        behind=status.behind,
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from appliance.domain.clock import Moment
     from appliance.fleet.link.link import LinkState
+    from appliance.fleet.presence.beats import Beat
     from appliance.fleet.presence.directory import Presence
 
 HEADINGS = ("NODE", "REGION", "ROLE", "STATE", "LIVE", "LAG", "CLOCK", "VERSION")
@@ -46,7 +47,8 @@ class FleetStatus(msgspec.Struct, frozen=True):
     `quorum`: changes of accounts and claims can be made now. `complete_until`: until then all exits' sessions are
     reported; None: not known here. `unsent_sessions`: of this exit, with changes that no hub has, for `lag_s` by now.
     `alone`: why this host works as a single one; None: it does not. `failure`: what keeps it from connecting to a hub;
-    `meanwhile`: what holds while it is cut off.
+    `meanwhile`: what holds while it is cut off. `behind`: how many changes of accounts another exit has told of that
+    this one has not; 0 on a hub.
     """
 
     nodes: tuple[NodeStatus, ...]
@@ -60,6 +62,7 @@ class FleetStatus(msgspec.Struct, frozen=True):
     unsent_sessions: int
     lag_s: int
     meanwhile: tuple[str, ...]
+    behind: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,13 @@ def fleet_status(
         unsent_sessions=report.unsent,
         lag_s=lag_s,
         meanwhile=() if link.connected else meanwhile(own.member.role, tokens),
+        behind=0 if own.member.role == "hub" else _behind(own.beat, presences),
     )
+
+
+def _behind(own: Beat | None, presences: Sequence[Presence]) -> int:
+    told = [each.beat.acc_rev for each in presences if each.beat and own and each.beat.gen == own.gen]
+    return max(told, default=0) - own.acc_rev if own is not None else 0
 
 
 def _node(each: Presence, told: Mapping[str, int], own_lag_s: int | None, now: Moment) -> NodeStatus:
@@ -158,6 +167,8 @@ def fields(status: FleetStatus) -> list[tuple[str, str]]:
     lines = [("this host", f"{own.name}, {own.role} in {own.region}, {own.id}")]
     connected = status.cut_off_since is None
     lines.append(("hub", "connected" if connected else f"cut off since {status.cut_off_since}"))
+    if status.behind:
+        lines.append(("accounts", f"{status.behind} changes are told of that this host does not have yet"))
     failure = () if status.failure is None else (status.failure,)
     lines += [("", sentence) for sentence in (*failure, *status.meanwhile)]
     if connected and status.alone is not None:

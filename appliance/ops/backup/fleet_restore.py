@@ -65,7 +65,7 @@ def _present(state: StateDir) -> FleetHost | None:
         found = fleet_files.member(files)
     except (HostError, ValueError):
         return None
-    return None if found is not None and found.role == "hub" and HUB not in files else found
+    return None if found is not None and found.role != "spoke" and HUB not in files else found
 
 
 def present(state: StateDir) -> list[Path]:

@@ -37,13 +37,16 @@ class FleetPeer:
 class FleetStanding:
     """Holds what the server noted of the fleet. `alone`: why it works as a single exit; None: it does not.
 
-    `cut_off_since`: wall ms; `unsent`: sessions with changes that no hub has.
+    `cut_off_since`: wall ms; `unsent`: sessions with changes that no hub has. `standby`: its name, and whether it is
+    alive; None: the fleet has none. `behind`: how many changes of accounts this host lacks.
     """
 
     alone: str | None
     cut_off_since: int | None
     unsent: int
     peers: tuple[FleetPeer, ...]
+    standby: tuple[str, bool] | None = None
+    behind: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class FleetFacts:
     `standing`: None: no server that runs has noted it lately. `certificates`: None: only root can read them.
     """
 
-    role: Literal["hub", "spoke"]
+    role: Literal["hub", "standby", "spoke"]
     now_ms: int
     served: bool
     hubs: tuple[str, ...]
@@ -190,4 +193,25 @@ def nodes(facts: FleetFacts) -> Finding:
     return ok("fleet-nodes", f"sessions are opened on {len(peers)} other exits")
 
 
-CHECKS: Sequence[Callable[[FleetFacts], Finding]] = (hub, machines, clocks, certificates, port, nodes)
+def standby(facts: FleetFacts) -> Finding:
+    """Checks whether another host can take the hub's place, with all that the hub has. None is no fault."""
+    name = "fleet-standby"
+    found = facts.standing
+    if found is None:
+        return ok(name, "not known while the server does not run")
+    if facts.role == "standby":
+        if found.behind:
+            lacking = f"this host is the standby, and lacks {found.behind} changes of accounts, tokens or hosts"
+            return warning(name, lacking, f"{STATUS}; journalctl -u wg-appliance -n 20")
+        return ok(name, "this host is the standby, and has all that it was told of")
+    if facts.role == "spoke":
+        return ok(name, "this host is neither the hub nor its standby")
+    if found.standby is None:
+        return ok(name, "the fleet has none, so that only a backup replaces this host; fleet invite --hub adds one")
+    other, alive = found.standby
+    if not alive:
+        return warning(name, f"{other}, the standby, is not there", f"wg-appliance doctor on {other}")
+    return ok(name, f"{other} can take this host's place")
+
+
+CHECKS: Sequence[Callable[[FleetFacts], Finding]] = (hub, machines, clocks, certificates, port, nodes, standby)

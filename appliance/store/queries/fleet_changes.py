@@ -28,7 +28,8 @@ _ROWS = {
         """,
     "member": """
         SELECT json_object('id', id, 'name', name, 'region', region, 'role', role, 'nkey', nkey,
-            'xkey', lower(hex(xkey)), 'joined_at', joined_at, 'left_at', left_at) AS row, id FROM fleet_members
+            'xkey', lower(hex(xkey)), 'joined_at', joined_at, 'left_at', left_at, 'dialled', dialled) AS row, id
+        FROM fleet_members
         """,
     "terms": "SELECT terms AS row, CAST(only_row AS TEXT) AS id FROM fleet_terms",
 }
@@ -39,7 +40,11 @@ _OWN = {"account": f"NOT {_TEMPORARY.format('id')}", "token": f"NOT {_TEMPORARY.
 _RECORDED = (
     ("account", "accounts", ("name", "tier", "disabled", "deleted_at"), "id", "id"),
     ("token", "tokens", ("account_id", "hash", "label", "expires_at", "revoked_at"), "id", "account_id"),
-    ("member", "fleet_members", ("name", "region", "role", "nkey", "xkey", "joined_at", "left_at"), "id", None),
+    (
+        *("member", "fleet_members"),
+        ("name", "region", "role", "nkey", "xkey", "joined_at", "left_at", "dialled"),
+        *("id", None),
+    ),
     ("terms", "fleet_terms", ("terms",), "only_row", None),
 )
 
@@ -85,6 +90,20 @@ async def record(db: aiosqlite.Connection) -> None:
     await db.execute(
         "INSERT INTO fleet_changes (mark, kind, id) VALUES (lower(hex(randomblob(8))), 'start', '')",
     )
+
+
+async def is_recorded(db: aiosqlite.Connection) -> bool:
+    """Tells whether the triggers are there, and follow what this version does."""
+    rows = await db.execute_fetchall(
+        "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?", (_trigger("fleet_members", "UPDATE"),)
+    )
+    return any("dialled" in row["sql"] for row in rows)
+
+
+async def forget(db: aiosqlite.Connection) -> None:
+    """Erases what was recorded, as this host is no hub any more."""
+    await ignore(db)
+    await db.execute("DELETE FROM fleet_changes")
 
 
 async def ignore(db: aiosqlite.Connection) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
-_SELECT = "SELECT id, name, region, role, nkey, xkey, joined_at, left_at FROM fleet_members"
+_SELECT = "SELECT id, name, region, role, nkey, xkey, joined_at, left_at, dialled FROM fleet_members"
 
 
 def _member(row: sqlite3.Row) -> FleetMember:
@@ -47,14 +47,15 @@ async def put(db: aiosqlite.Connection, member: FleetMember) -> None:
     """
     await db.execute(
         """
-        INSERT INTO fleet_members (id, name, region, role, nkey, xkey, joined_at, left_at)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+        INSERT INTO fleet_members (id, name, region, role, nkey, xkey, joined_at, left_at, dialled)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (id) DO UPDATE SET name = excluded.name, region = excluded.region, role = excluded.role,
-            nkey = excluded.nkey, xkey = excluded.xkey, joined_at = excluded.joined_at, left_at = excluded.left_at
+            nkey = excluded.nkey, xkey = excluded.xkey, joined_at = excluded.joined_at, left_at = excluded.left_at,
+            dialled = excluded.dialled
         """,
         (
             *(member.id, member.name, member.region, member.role),
-            *(member.nkey, member.xkey, member.joined_at, member.left_at),
+            *(member.nkey, member.xkey, member.joined_at, member.left_at, member.dialled),
         ),
     )
 
@@ -62,3 +63,20 @@ async def put(db: aiosqlite.Connection, member: FleetMember) -> None:
 async def mark_left(db: aiosqlite.Connection, node_id: str, now: int) -> None:
     """Notes that the host is no longer in the fleet; its row stays for what it has reported."""
     await db.execute("UPDATE fleet_members SET left_at = ? WHERE id = ? AND left_at IS NULL", (now, node_id))
+
+
+async def lead(db: aiosqlite.Connection, node_id: str) -> None:
+    """Makes a host the hub, and the one that was it the standby."""
+    await db.execute("UPDATE fleet_members SET role = 'standby' WHERE role = 'hub' AND left_at IS NULL")
+    await db.execute("UPDATE fleet_members SET role = 'hub' WHERE id = ?", (node_id,))
+
+
+async def follow(db: aiosqlite.Connection, node_id: str) -> None:
+    """Makes a host, the hub, the standby, and the standby the hub, until that one has told who is what."""
+    await db.execute("UPDATE fleet_members SET role = 'hub' WHERE role = 'standby' AND left_at IS NULL")
+    await db.execute("UPDATE fleet_members SET role = 'standby' WHERE id = ?", (node_id,))
+
+
+async def put_dialled(db: aiosqlite.Connection, node_id: str, dialled: str) -> None:
+    """Notes where a host is dialled, if that is not known yet."""
+    await db.execute("UPDATE fleet_members SET dialled = ? WHERE id = ? AND dialled = ''", (dialled, node_id))

@@ -55,11 +55,13 @@ class KeptMember(msgspec.Struct, frozen=True):
     xkey: str
     joined_at: int
     left_at: int | None = None
+    dialled: str = ""
 
     def member(self) -> FleetMember:
         """Returns the host. Raises ValueError if its key is none."""
         key = bytes.fromhex(self.xkey)
-        return FleetMember(*(self.id, self.name, self.region, self.role, self.nkey), key, self.joined_at, self.left_at)
+        described = self.id, self.name, self.region, self.role, self.nkey
+        return FleetMember(*described, key, self.joined_at, self.left_at, self.dialled)
 
 
 async def put_accounts(db: aiosqlite.Connection, kept: Sequence[KeptAccount], now: int) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.domain.clock import Moment
+from appliance.store.queries.fleet_changes import Head
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -18,7 +19,7 @@ class FleetRow:
     """Holds what this host is in its fleet, and how far a spoke has followed the hub.
 
     `acc_rev`, `acc_mark`: of the last change followed; 0 and "": of none. `heard`: when it last heard that it has all
-    changes; None: never.
+    changes; None: never. `base`: on a hub, the last change of the generation before that this one has.
     """
 
     role: Role
@@ -27,12 +28,14 @@ class FleetRow:
     acc_rev: int
     acc_mark: str
     heard: Moment | None
+    base: Head = Head(0, "")  # noqa: RUF009 (frozen)
 
 
 async def read(db: aiosqlite.Connection) -> FleetRow | None:
     """Returns the row; None: this host is in no fleet."""
     found = await db.execute_fetchall(
-        "SELECT role, node_id, gen, acc_rev, acc_mark, heard_wall_ms, heard_boot_ms, heard_boot_id FROM fleet"
+        "SELECT role, node_id, gen, acc_rev, acc_mark, heard_wall_ms, heard_boot_ms, heard_boot_id, base_rev, base_mark"
+        " FROM fleet"
     )
     row = next(iter(found), None)
     if row is None:
@@ -40,7 +43,8 @@ async def read(db: aiosqlite.Connection) -> FleetRow | None:
     heard = None
     if row["heard_boot_id"] is not None:
         heard = Moment(row["heard_wall_ms"], row["heard_boot_ms"], row["heard_boot_id"])
-    return FleetRow(row["role"], row["node_id"], row["gen"], row["acc_rev"], row["acc_mark"], heard)
+    base = Head(row["base_rev"], row["base_mark"])
+    return FleetRow(row["role"], row["node_id"], row["gen"], row["acc_rev"], row["acc_mark"], heard, base)
 
 
 async def enter(db: aiosqlite.Connection, role: Role, node_id: str, gen: int) -> None:
@@ -52,13 +56,31 @@ async def enter(db: aiosqlite.Connection, role: Role, node_id: str, gen: int) ->
 
 async def leave(db: aiosqlite.Connection) -> None:
     """Erases all that a host has of its fleet: its accounts and tokens stay, and are its own."""
-    for table in ("fleet", "fleet_changes", "fleet_members", "fleet_invites", "fleet_terms"):
-        await db.execute(f"DELETE FROM {table}")  # noqa: S608 (constants)
+    tables = "fleet", "fleet_changes", "fleet_members", "fleet_invites", "fleet_terms", "fleet_conflicts"
+    present = {row[0] for row in await db.execute_fetchall("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    for table in tables:
+        if table in present:  # a store that was restored has an older schema
+            await db.execute(f"DELETE FROM {table}")  # noqa: S608 (constants)
 
 
 async def follow_to(db: aiosqlite.Connection, gen: int, rev: int, mark: str) -> None:
     """Notes up to which change of the hub's this host has followed. To be written with what the changes say."""
     await db.execute("UPDATE fleet SET gen = ?, acc_rev = ?, acc_mark = ?", (gen, rev, mark))
+
+
+async def lead(db: aiosqlite.Connection) -> None:
+    """Begins a generation, of which this host is the hub: it has what it has followed of the one before."""
+    await db.execute(
+        """
+        UPDATE fleet SET role = 'hub', gen = gen + 1,
+            base_rev = acc_rev, base_mark = acc_mark, acc_rev = 0, acc_mark = ''
+        """
+    )
+
+
+async def stand_by(db: aiosqlite.Connection) -> None:
+    """Notes that another host is the hub, and that nothing of it is followed yet."""
+    await db.execute("UPDATE fleet SET role = 'standby', acc_rev = 0, acc_mark = '', base_rev = 0, base_mark = ''")
 
 
 async def put_heard(db: aiosqlite.Connection, heard: Moment) -> None:
@@ -73,7 +95,7 @@ async def kept_on(db: aiosqlite.Connection) -> str | None:
     found = await db.execute_fetchall(
         """
         SELECT (SELECT name FROM fleet_members WHERE role = 'hub' AND left_at IS NULL ORDER BY joined_at, id LIMIT 1)
-        FROM fleet WHERE role = 'spoke'
+        FROM fleet WHERE role <> 'hub'
         """
     )
     row = next(iter(found), None)

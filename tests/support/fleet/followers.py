@@ -96,6 +96,7 @@ class Follower:
     members: int = 0
     terms: list[str] = field(default_factory=list)
     claims: int = 0
+    older: int = 0  # hubs that were found
 
     def rung(self) -> None:
         self.rings += 1
@@ -109,9 +110,12 @@ class Follower:
     def claims_lost(self) -> None:
         self.claims += 1
 
+    def found_older(self) -> None:
+        self.older += 1
+
     @property
     def reactions(self) -> Reactions:
-        return Reactions(self.rung, self.members_changed, self.terms_changed, self.claims_lost)
+        return Reactions(self.rung, self.members_changed, self.terms_changed, self.claims_lost, self.found_older)
 
 
 async def hub(folder: Path, bus: Bus) -> Followed:

@@ -144,7 +144,7 @@ class ServerBeside:
             await each.wait_connected(20)
         keeping = asyncio.create_task(upkeep.run(stopping))
         stack.push_async_callback(end)
-        await JoinDesk(store, membership, upkeep.apply, CLOCK).listen(own)
+        await JoinDesk(store, membership, upkeep.apply, CLOCK, of_hub).listen(own)
         await LeaveDesk(store, CLOCK).listen(own)
         await ClaimLedger(RecordsInMemory(), RecordsInMemory(), CLOCK, _nowhere).listen(own)
 

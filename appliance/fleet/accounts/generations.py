@@ -1,0 +1,100 @@
+"""Begins a generation of the fleet's accounts with another hub, and ends this host's own when there is a newer one.
+
+Each is one transaction: a running server looks at the store, and does what it says this host is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from appliance.domain.errors import Conflict, FleetError, NotAnswered
+from appliance.fleet.accounts.sync_messages import LedgerRefusal, SyncAnswer, SyncRequest, subject
+from appliance.fleet.link.hub_connection import HubConnection
+from appliance.fleet.link.reading import Unreadable, read
+from appliance.store.queries import fleet_changes, fleet_conflicts, fleet_members, fleet_state
+from appliance.store.queries.fleet_changes import Head
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import aiosqlite
+
+    from appliance.domain.clock import Clock
+    from appliance.fleet.link.nats_client import LinkUser
+    from appliance.fleet.membership.identity import HubAddress
+
+DIAL_S, ANSWER_S = 4.0, 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Is what a hub says of its accounts. `base`: the last change of the generation before that it has."""
+
+    number: int
+    base: Head
+
+
+async def begin(db: aiosqlite.Connection, dialled: str) -> int:
+    """Makes this host, the standby, the hub of a new generation; returns its number. Raises Conflict: it is none."""
+    row = await fleet_state.read(db)
+    if row is None or row.role != "standby":
+        raise Conflict("this host is not the standby of its fleet: wg-appliance fleet status shows which one is")
+    await fleet_state.lead(db)
+    await fleet_changes.record(db)  # before the members change, so that they are followed
+    await fleet_members.lead(db, row.node_id)
+    await fleet_members.put_dialled(db, row.node_id, dialled)
+    return row.gen + 1
+
+
+async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int:
+    """Makes this host, a hub, the standby of a newer generation's. Returns how many of its changes that one lacks.
+
+    They are kept as conflicts. Which they are is not known if this store was rolled back to before that one began.
+    """
+    row, lacking = await fleet_state.read(db), []
+    if await fleet_changes.known(db, newer.base):
+        found = await fleet_changes.after(db, newer.base.rev, fleet_changes.KEPT)
+        lacking = [each for each in found if each.kind in fleet_conflicts.KINDS]
+        await fleet_conflicts.note(db, lacking, now)
+    await fleet_changes.forget(db)
+    await fleet_state.stand_by(db)
+    if row is not None:
+        await fleet_members.follow(db, row.node_id)
+    return len(lacking)
+
+
+async def ask(user: LinkUser, node_id: str, hub: HubAddress, clock: Clock) -> Generation:
+    """Returns the generation of a hub. Raises ConnectFailed: it is not reached; FleetError: it does not answer."""
+    connection = await HubConnection.dial(user, hub, clock)
+    try:
+        text = await connection.ask(subject(node_id), msgspec.json.encode(SyncRequest()), ANSWER_S)
+    finally:
+        await connection.close()
+    try:
+        answer = read(text, SyncAnswer | LedgerRefusal)
+    except Unreadable as error:
+        raise NotAnswered(f"the ledger's answer is not understood: {error}") from error
+    if isinstance(answer, LedgerRefusal):
+        raise NotAnswered(f"the ledger: {answer.error}")
+    return Generation(answer.gen, Head(*answer.base))
+
+
+async def newer_than(
+    own: int, user: LinkUser, node_id: str, others: Iterable[HubAddress], clock: Clock
+) -> Generation | None:
+    """Returns the newest generation of the other hubs that are reached; None: none is newer than this host's."""
+
+    async def asked(hub: HubAddress) -> Generation | None:
+        try:
+            async with asyncio.timeout(DIAL_S + ANSWER_S):
+                return await ask(user, node_id, hub, clock)
+        except (FleetError, TimeoutError):
+            return None
+
+    answers = await asyncio.gather(*(asked(each) for each in others))
+    found = [each for each in answers if each is not None and each.number > own]
+    return max(found, key=lambda each: each.number, default=None)

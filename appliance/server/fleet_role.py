@@ -1,0 +1,116 @@
+"""Makes of this host in its fleet what its store says: hub, standby or spoke; and has a hub yield to a newer one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from appliance.domain.errors import HostError, StoreUnavailable
+from appliance.fleet.accounts import generations
+from appliance.fleet.hub.config import member_inbox
+from appliance.fleet.hub.files import HubFiles, hub_place
+from appliance.fleet.link.link import hub_tls
+from appliance.fleet.link.nats_client import LinkUser
+from appliance.fleet.link.nkey import NKey
+from appliance.fleet.membership.hub_addresses import brought_up_to_date
+from appliance.sessions.stopping import wait
+from appliance.store.queries import fleet_members, fleet_state
+
+if TYPE_CHECKING:
+    from appliance.domain.clock import Clock
+    from appliance.fleet.membership.identity import FleetFolder, Membership, NodeKeys
+    from appliance.store.database import Store
+    from appliance.store.queries.fleet_state import FleetRow
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 5.0  # how soon a hub that was replaced notices that its successor can be reached
+
+
+def user_of(membership: Membership, keys: NodeKeys) -> LinkUser:
+    """Returns as whom this host signs on to hubs."""
+    return LinkUser(keys.node_id, member_inbox(keys.node_id), NKey.from_seed(keys.seed), hub_tls(membership.ca))
+
+
+class FleetRole:
+    """Keeps `membership.json` and a hub's files to the store, whose word it is."""
+
+    def __init__(self, store: Store, folder: FleetFolder, clock: Clock) -> None:
+        self._store = store
+        self._folder = folder
+        self._clock = clock
+
+    async def settle(self, membership: Membership) -> tuple[Membership, FleetRow]:
+        """Returns what this host is now: a hub asks the others first, and yields to one of a newer generation.
+
+        Raises HostError or StoreUnavailable.
+        """
+        await self.yield_if_replaced(membership)
+        row = await self._row()
+        membership = await self.brought_up_to_date(membership)
+        if row.role == "standby":
+            await asyncio.to_thread(self._remove_hub)
+        return membership, row
+
+    async def _row(self) -> FleetRow:
+        async with self._store.read() as db:
+            row = await fleet_state.read(db)
+        if row is None:
+            raise HostError(
+                "the store knows nothing of the fleet that this host is in: run the command that joined it again"
+            )
+        return row
+
+    async def brought_up_to_date(self, membership: Membership) -> Membership:
+        """Writes what the store says of this host and of the hubs, if it is not what the file has; returns it."""
+        async with self._store.read() as db:
+            row, members = await fleet_state.read(db), await fleet_members.everyone(db)
+        if row is None:
+            return membership
+        found = brought_up_to_date(membership, row.node_id, row.role, members)
+        if found != membership and self._folder.is_member:
+            await asyncio.to_thread(self._folder.save_membership, found)
+        return found
+
+    def _remove_hub(self) -> None:
+        files = HubFiles(hub_place(self._folder.path.parent))
+        if files.config() is not None:
+            files.remove()
+
+    async def is_still(self, row: FleetRow) -> bool:
+        """Tells whether the store says what it said. While it cannot be read, it does."""
+        with suppress(StoreUnavailable):
+            async with self._store.read() as db:
+                now = await fleet_state.read(db)
+            return now is None or now.role == row.role
+        return True
+
+    async def yield_if_replaced(self, membership: Membership) -> None:
+        """Asks the other hubs' addresses, on a hub. Raises StoreUnavailable."""
+        async with self._store.read() as db:
+            row, members = await fleet_state.read(db), await fleet_members.everyone(db)
+        if row is None or row.role != "hub":
+            return
+        _, *others = brought_up_to_date(membership, row.node_id, row.role, members).hubs
+        if not others:
+            return
+        keys = self._folder.keys()
+        newer = await generations.newer_than(row.gen, user_of(membership, keys), keys.node_id, others, self._clock)
+        if newer is None:
+            return
+        async with self._store.write() as db:
+            lacking = await generations.yield_to(db, newer, self._clock.now().wall_ms)
+        log.warning("the fleet has another hub, of generation %d: this host is its standby now", newer.number)
+        if lacking:
+            log.warning(
+                "changes that the other hub does not have: %d; wg-appliance fleet conflicts lists them", lacking
+            )
+
+    async def watch(self, membership: Membership, stopping: asyncio.Event) -> None:
+        """Looks again and again, until `stopping`. On a hub."""
+        while not stopping.is_set():
+            await wait(stopping, LOOK_S)
+            with suppress(StoreUnavailable):  # the tick says so
+                await self.yield_if_replaced(membership)

@@ -1,0 +1,133 @@
+"""Whole appliances go on with another hub: the standby is promoted, the others find it, and the old one yields."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.fleet.appliances import FleetAppliance, await_regions, exits_of
+from tests.support.fleet.whole_fleet import await_token, is_reported
+from tests.support.fleet.world import new_fleet_world
+from tests.support.real_backend import NO_ROOT, backend_here
+from tests.support.tunnel.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.fleet.world import FleetWorld
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # an emulated kernel takes minutes
+JOIN_TOKEN = re.compile(r"wgj1\.\S+")
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[tuple[FleetWorld, list[FleetAppliance]]]:
+    """The hub, its standby and a spoke, in this order."""
+    backend = backend_here()
+    if backend is None:
+        pytest.skip(NO_ROOT)
+    with new_fleet_world(3, 0) as world, exits_of(world, backend, tmp_path, fleet={"report": "1s"}) as exits:
+        hub, standby, spoke = exits
+        hub.admin("fleet", "init")
+        standby.admin("node", "join", hub.admin("fleet", "invite", "--hub").strip(), "--yes")
+        spoke.admin("node", "join", hub.admin("fleet", "invite").strip(), "--yes")
+        await_regions(exits, {each.region for each in exits})
+        yield world, exits
+
+
+def roles(exit_: FleetAppliance) -> dict[str, tuple[str, bool]]:
+    """What `fleet status` says of each exit, and the generation under ''."""
+    found: Any = json.loads(exit_.admin("fleet", "status", "--json"))
+    return {node["name"]: (node["role"], node["alive"]) for node in found["nodes"]} | {"": found["generation"]}
+
+
+def reported(exit_: FleetAppliance, session: str) -> None:
+    until(lambda: is_reported(exit_, session), f"the hub was told of {session}")
+
+
+def folded(hub: FleetAppliance) -> dict[str, tuple[int, int]]:
+    with closing(sqlite3.connect(hub.store)) as db:
+        rows = db.execute("SELECT session_id, sum(bytes_in), sum(bytes_out) FROM fleet_sessions GROUP BY session_id")
+        return {session: (rx, tx) for session, rx, tx in rows}
+
+
+def own(exits: list[FleetAppliance]) -> dict[str, tuple[int, int]]:
+    found = {}
+    for each in exits:
+        with closing(sqlite3.connect(each.store)) as db:
+            found |= {row[0]: row[1:] for row in db.execute("SELECT id, bytes_in, bytes_out FROM sessions")}
+    return found
+
+
+def test_the_standby_takes_over_and_the_old_hub_stands_by(
+    three: tuple[FleetWorld, list[FleetAppliance]], show: Callable[[str], None]
+) -> None:
+    """The hub is killed for good: tokens made afterwards are good everywhere, and nothing reported is lost. As it comes
+    back with a change of its own it opens no port, follows, and lists what it had changed."""
+    world, exits = three
+    hub, standby, spoke = exits
+    until(lambda: roles(spoke)[standby.name] == ("standby", True), "the spoke knows the standby")
+    token = hub.token()
+    for each in exits:
+        await_token(each, token)
+    opened = [hub.open(token, region=each.region)["id"] for each in (standby, spoke)]
+    for each, session in zip((standby, spoke), opened, strict=True):
+        reported(each, session)
+
+    refused = standby.attempt("fleet", "promote")
+    assert refused.returncode == 1
+    assert "the hub answers at" in refused.stderr
+    assert "is the standby: run this command there" in spoke.attempt("fleet", "promote").stderr
+
+    world.cut_off(hub.host)
+    hub.admin("account", "create", "unseen")
+    hub.lose_host()
+    said = standby.attempt("fleet", "promote", check=True).stderr
+    show(next(line for line in said.splitlines() if "this host is the hub now" in line))
+    left = [standby, spoke]
+    wanted = {hub.name: ("standby", False), standby.name: ("hub", True), spoke.name: ("spoke", True), "": 2}
+    for each in left:
+        until(lambda each=each: roles(each) == wanted, f"{each.name} follows")  # type: ignore[misc]
+    later = standby.token("later")
+    for each in left:
+        await_token(each, later)
+        await_token(each, token)
+    opened.append(spoke.open(later, region=standby.region)["id"])
+    until(lambda: folded(standby) == own(left), "the new hub knows all of both")
+
+    hub.host.bring_back()
+    world.heal()
+    hub.space = hub.host.exit
+    hub.start()
+    wanted |= {hub.name: ("standby", True)}
+    for each in exits:
+        until(lambda each=each: roles(each) == wanted, f"{each.name} has the old hub as the standby")  # type: ignore[misc]
+    await_token(hub, later)
+    assert "its standby now" in hub.log()
+    (change,) = json.loads(hub.admin("fleet", "conflicts", "--json"))
+    assert change["row"]["name"] == "unseen"
+    hub.admin("fleet", "conflicts", "--dismiss")
+    assert json.loads(hub.admin("fleet", "conflicts", "--json")) == []
+
+
+def test_a_hub_that_was_cut_off_yields_when_the_cut_heals(
+    three: tuple[FleetWorld, list[FleetAppliance]],
+) -> None:
+    """Both lead meanwhile, each those that it reaches; the older generation yields while it runs."""
+    world, exits = three
+    hub, standby, spoke = exits
+    until(lambda: roles(spoke)[standby.name] == ("standby", True), "the spoke knows the standby")
+    world.cut_off(hub.host)
+    standby.admin("fleet", "promote")
+    until(lambda: roles(spoke)[standby.name] == ("hub", True), "the spoke follows")
+    assert roles(hub)[hub.name] == ("hub", True)
+    world.heal()
+    wanted = {hub.name: ("standby", True), standby.name: ("hub", True), spoke.name: ("spoke", True), "": 2}
+    for each in exits:
+        until(lambda each=each: roles(each) == wanted, f"{each.name} follows the newer one")  # type: ignore[misc]

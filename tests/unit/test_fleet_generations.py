@@ -1,0 +1,174 @@
+"""Generations of a fleet: one begins with the standby's store and is followed, and an older hub yields to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.domain.errors import Conflict
+from appliance.domain.fleet_member import FleetMember
+from appliance.fleet.accounts import generations
+from appliance.fleet.accounts.generations import Generation
+from appliance.fleet.accounts.ledger import SyncLedger
+from appliance.fleet.membership.hub_addresses import address_of, brought_up_to_date, hubs_of
+from appliance.fleet.membership.identity import HubAddress, Membership
+from appliance.store.queries import fleet_changes, fleet_conflicts, fleet_members, fleet_state
+from appliance.store.queries.fleet_changes import Head
+from tests.support.fleet.followers import AMS, FRA, LIS, followed, following, replicated, turn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from appliance.fleet.membership.members import Role
+    from tests.support.fleet.followers import Followed, Follower
+
+OLD = Membership("flt_1", "ams1", "spoke", (HubAddress("192.0.2.9:7422", "old.hub.internal"),), "PEM", b"k" * 32)
+
+
+def member(node_id: str, role: Role, dialled: str = "", left_at: int | None = None) -> FleetMember:
+    name = f"n{node_id[4]}"
+    return FleetMember(node_id, name, name, role, f"U{name}", node_id[4:36].encode() + bytes(8), 1, left_at, dialled)
+
+
+HUB, STANDBY, SPOKE = member(FRA, "hub", "a:1"), member(AMS, "standby", "b:1"), member(LIS, "spoke")
+
+
+def test_members_dial_the_hub_and_then_the_standby() -> None:
+    """A hub has its own address first, a standby not its own; what is not told changes nothing that is known."""
+    at_fra, at_ams = address_of(FRA, "a:1"), address_of(AMS, "b:1")
+    everyone = [SPOKE, STANDBY, HUB]
+    assert brought_up_to_date(OLD, LIS, "spoke", everyone).hubs == (at_fra, at_ams)
+    assert brought_up_to_date(OLD, FRA, "hub", everyone).hubs == (at_fra, at_ams)
+    assert brought_up_to_date(OLD, AMS, "standby", everyone).hubs == (at_fra,)
+    promoted = [member(FRA, "standby", "a:1"), member(AMS, "hub", "b:1"), SPOKE]
+    assert hubs_of(promoted) == (at_ams, at_fra)
+    assert brought_up_to_date(OLD, AMS, "hub", promoted).role == "hub"
+    assert brought_up_to_date(OLD, LIS, "spoke", [member(FRA, "hub"), STANDBY]) == OLD
+    assert hubs_of([HUB, member(AMS, "standby", "b:1", left_at=2)]) == (at_fra,)
+
+
+async def members(one: Followed) -> None:
+    async with one.store.write() as db:
+        for each in (HUB, STANDBY, SPOKE):
+            await fleet_members.put(db, each)
+    await one.ledger.look()
+
+
+async def promoted(one: Followed, standby: Follower) -> Generation:
+    """Its store answers in place of the hub's from now on."""
+    async with standby.store.write() as db:
+        await db.execute("UPDATE fleet SET role = 'standby'")
+        assert await generations.begin(db, "b:1") == 2
+        row = await fleet_state.read(db)
+    assert row is not None
+    one.bus.subscriptions.clear()
+    ledger = SyncLedger(standby.store, row.gen, one.named, row.base)
+    await ledger.listen(one.bus.hub())
+    await ledger.look()
+    one.ledger = ledger
+    return Generation(row.gen, row.base)
+
+
+def test_a_promoted_store_is_followed_and_the_old_hub_yields(tmp_path: Path) -> None:
+    """What the old hub had changed alone is kept as conflicts, and is not in its own accounts any more."""
+
+    async def story() -> None:
+        async with followed(tmp_path, AMS, LIS) as (one, (standby, spoke)):
+            await one.account("ada")
+            await members(one)
+            await turn(one, [standby, spoke])
+            await one.account("unseen")
+            old = one.store
+            newer = await promoted(one, standby)
+            assert newer.base.rev > 0
+            assert await spoke.replica.follow()
+            assert spoke.replica.position[0] == 2
+            assert replicated(spoke.path) == replicated(standby.path)
+            async with old.write() as db:
+                assert await generations.yield_to(db, newer, 9) == 2  # the account and its token
+                kept = await fleet_conflicts.everything(db)
+                row = await fleet_state.read(db)
+            assert [(each.kind, '"unseen"' in (each.row or "")) for each in kept] == [
+                ("account", True),
+                ("token", False),
+            ]
+            assert row is not None
+            assert (row.role, row.acc_rev) == ("standby", 0)
+            back = await following(type(spoke)(one.path, old, None, spoke.clock), one.bus, FRA)  # type: ignore[arg-type]
+            assert await back.replica.follow()
+            assert back.replica.position[0] == 2
+            async with old.read() as db:
+                rows = await db.execute_fetchall("SELECT name FROM accounts WHERE deleted_at IS NULL")
+                assert [each["name"] for each in rows] == ["ada"]
+                roles = {each.id: each.role for each in await fleet_members.present(db)}
+            assert roles == {FRA: "standby", AMS: "hub", LIS: "spoke"}
+
+    asyncio.run(story())
+
+
+def test_who_has_seen_a_newer_generation_does_not_go_back(tmp_path: Path) -> None:
+    """It looks for another hub, and keeps what it has."""
+
+    async def story() -> None:
+        async with followed(tmp_path, AMS, LIS) as (one, (standby, spoke)):
+            await members(one)
+            await turn(one, [standby, spoke])
+            older = one.store
+            await promoted(one, standby)
+            assert await spoke.replica.follow()
+            had = replicated(spoke.path)
+            one.bus.subscriptions.clear()
+            await SyncLedger(older, 1, one.named).listen(one.bus.hub())
+            assert not await spoke.replica.follow()
+            assert (spoke.replica.position[0], replicated(spoke.path)) == (2, had)
+            assert spoke.older == 1
+
+    asyncio.run(story())
+
+
+def test_a_replica_does_not_write_into_a_store_that_leads(tmp_path: Path) -> None:
+    """The server follows still while the command has just begun the generation."""
+
+    async def story() -> None:
+        async with followed(tmp_path, AMS) as (one, (standby,)):
+            await members(one)
+            await turn(one, [standby])
+            async with standby.store.write() as db:
+                await db.execute("UPDATE fleet SET role = 'standby'")
+                await generations.begin(db, "b:1")
+            await one.account("later")
+            assert not await standby.replica.follow()
+            async with standby.store.read() as db:
+                row = await fleet_state.read(db)
+                assert not list(await db.execute_fetchall("SELECT 1 FROM accounts"))
+            assert row is not None
+            assert (row.role, row.gen) == ("hub", 2)
+
+    asyncio.run(story())
+
+
+def test_a_host_that_is_no_standby_is_not_promoted(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with followed(tmp_path, AMS) as (one, (spoke,)):
+            for store in (one.store, spoke.store):
+                with pytest.raises(Conflict, match="not the standby"):
+                    async with store.write() as db:
+                        await generations.begin(db, "b:1")
+
+    asyncio.run(story())
+
+
+def test_a_hub_that_was_rolled_back_offers_nothing(tmp_path: Path) -> None:
+    """Which of its changes the newer generation lacks is not known."""
+
+    async def story() -> None:
+        async with followed(tmp_path) as (one, _):
+            await one.account("ada")
+            async with one.store.write() as db:
+                assert await generations.yield_to(db, Generation(2, Head(99, "unknown")), 9) == 0
+                assert await fleet_changes.head(db) == Head(0, "")
+                assert not await fleet_changes.is_recorded(db)
+
+    asyncio.run(story())

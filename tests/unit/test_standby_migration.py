@@ -1,0 +1,62 @@
+"""A fleet of before there were standbys goes on: its rows stay, and a standby fits beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from appliance.domain.fleet_member import FleetMember
+from appliance.store import migration
+from appliance.store.database import Store
+from appliance.store.queries import fleet_changes, fleet_members, fleet_state
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BEFORE = """
+INSERT INTO fleet (only_row, role, node_id, gen) VALUES (1, 'hub', 'nod_1', 1);
+INSERT INTO fleet_members VALUES ('nod_1', 'fra1', 'fra', 'hub', 'UFRA', zeroblob(32), 1, NULL);
+CREATE TRIGGER fleet_update_of_fleet_members AFTER UPDATE OF name ON fleet_members
+BEGIN
+    INSERT INTO fleet_changes (mark, kind, id) VALUES ('m', 'member', NEW.id);
+END;
+"""
+
+
+def test_a_hub_of_the_version_before_takes_a_standby(tmp_path: Path) -> None:
+    """Where it is dialled is told by its next start, by triggers that are made anew."""
+    path = tmp_path / "store.sqlite"
+    earlier = [(n, script) for n, script in migration.migrations() if "fleet_conflicts" not in script]
+    number = next(n for n, script in migration.migrations() if "fleet_conflicts" in script) - 1
+    with closing(sqlite3.connect(path)) as db, db:
+        for version, script in earlier:
+            if version <= number:
+                db.executescript(script)
+        db.executescript(
+            f"PRAGMA user_version = {number}; PRAGMA application_id = {migration.APPLICATION_ID}; {BEFORE}"
+        )
+
+    async def story() -> None:
+        store = await Store.open(path)
+        try:
+            async with store.write() as db:
+                row, found = await fleet_state.read(db), await fleet_members.by_id(db, "nod_1")
+                assert row is not None
+                assert (row.role, row.gen, row.base) == ("hub", 1, fleet_changes.Head(0, ""))
+                assert found == FleetMember("nod_1", "fra1", "fra", "hub", "UFRA", bytes(32), 1)
+                assert not await fleet_changes.is_recorded(db)
+                await fleet_changes.record(db)
+                assert await fleet_changes.is_recorded(db)
+                before = await fleet_changes.head(db)
+                await fleet_members.put_dialled(db, "nod_1", "192.0.2.1:7422")
+                await fleet_members.put_dialled(db, "nod_1", "192.0.2.2:7422")
+                await fleet_members.put(db, FleetMember("nod_2", "ams1", "ams", "standby", "UAMS", bytes(32), 2))
+                changed = await fleet_changes.after(db, before.rev, 9)
+                assert [each.id for each in changed] == ["nod_1", "nod_2"]
+                assert '"dialled":"192.0.2.1:7422"' in (changed[0].row or "")
+        finally:
+            await store.close()
+
+    asyncio.run(story())
