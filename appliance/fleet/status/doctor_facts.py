@@ -27,4 +27,5 @@ def standing(noted: NotedStatus | None, now: Moment) -> FleetStanding | None:
             for each in status.nodes
             if each.id != status.this
         ),
+        failure=status.failure,
     )

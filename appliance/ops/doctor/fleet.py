@@ -37,13 +37,15 @@ class FleetPeer:
 class FleetStanding:
     """Holds what the server noted of the fleet. `alone`: why it works as a single exit; None: it does not.
 
-    `cut_off_since`: wall ms; `unsent`: sessions with changes that no hub has.
+    `cut_off_since`: wall ms; `failure`: what keeps it from the hub, such as that the hub has forgotten it; `unsent`:
+    sessions with changes that no hub has.
     """
 
     alone: str | None
     cut_off_since: int | None
     unsent: int
     peers: tuple[FleetPeer, ...]
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ def hub(facts: FleetFacts) -> Finding:
         return failed("fleet-hub", where, f"systemctl start {HUB_UNIT}; journalctl -u {HUB_UNIT} -n 20")
     if alone is not None and alone.endswith(TAKEN_OUT):
         return warning("fleet-hub", where, STATUS)
+    if facts.standing.failure is not None:
+        return warning("fleet-hub", f"{where}; {facts.standing.failure}", STATUS)
     return warning("fleet-hub", where, f"{STATUS}; see that {' or '.join(facts.hubs)} is up and lets this host in")
 
 
