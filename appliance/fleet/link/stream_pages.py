@@ -40,7 +40,8 @@ async def read_page(jetstream: JetStreamContext, stream: str, subjects: str, aft
     reading = await jetstream.subscribe(subjects, stream=stream, ordered_consumer=True, config=start)
     try:
         standing = await reading.consumer_info()
-        if not standing.num_pending and not standing.delivered.consumer_seq:
+        delivered = 0 if standing.delivered is None else standing.delivered.consumer_seq
+        if not standing.num_pending and not delivered:
             return []  # what came after was removed
         while len(found) < most:
             message = await reading.next_msg(timeout=ANSWER_S)
