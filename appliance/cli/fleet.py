@@ -119,13 +119,15 @@ def leave(config_file: Path | None, force: bool, yes: bool) -> None:
 @fleet.command()
 @click.argument("name", type=NAME)
 @output.yes_option
+@output.json_option
 @click.pass_obj
-def forget(config_file: Path | None, name: str, yes: bool) -> None:
+def forget(config_file: Path | None, name: str, yes: bool, as_json: bool) -> None:
     """Take a host that is lost out of the fleet, for good. On the hub.
 
-    What it has not reported is not counted. To come back, it joins with a new token.
+    What it has not reported is not counted. Its clients' keys are free at once, for other exits, and its devices are
+    named: each is to be made anew on another exit. To come back, the host joins with a new token.
     """
     with packages():
-        from appliance.cli import fleet_leaving
+        from appliance.cli import fleet_forgetting
 
-    fleet_leaving.forget(config_file, name, yes=yes)
+    fleet_forgetting.forget(config_file, name, yes=yes, as_json=as_json)

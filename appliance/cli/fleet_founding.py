@@ -10,7 +10,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from appliance.cli import admin, output
-from appliance.cli.fleet_server import POLL_S, SEE_LOG, import_all, joined_in, require_hub
+from appliance.cli.fleet_server import POLL_S, SEE_LOG, import_all, joined_in, require_believed, require_hub
 from appliance.config.load import read_settings
 from appliance.domain.clock import HostClock, rfc3339
 from appliance.domain.errors import Conflict, ConnectFailed, HostError
@@ -55,6 +55,7 @@ def init(config_file: Path | None) -> None:
 
     async def work(a: Admin) -> str:
         _require_single(a.state)
+        require_believed(a)
         require_free(host.listen)
         folder = FleetFolder(a.state.path)
         async with a.store.write() as db:

@@ -9,8 +9,7 @@ import msgspec
 
 from appliance.cli import admin, output
 from appliance.cli.fleet_founding import dialled_here, import_certificates
-from appliance.cli.fleet_server import import_all, joined_in
-from appliance.domain import clock_steps
+from appliance.cli.fleet_server import import_all, joined_in, require_believed
 from appliance.domain.errors import Conflict, JoinRefused
 from appliance.fleet.hub import nats_program
 from appliance.fleet.joining import joining
@@ -40,7 +39,7 @@ def join(config_file: Path | None, text: str, suffix: str | None, *, yes: bool) 
                 "this host is in a fleet already: wg-appliance fleet status shows it; to join anew: wg-appliance fleet "
                 "leave first"
             )
-        _require_believed(a)
+        require_believed(a)
         token = join_token.decode(given, a.clock.host.now().wall_ms)
         await _join(a, token, suffix, yes=yes)
         await joined_in(a)
@@ -50,17 +49,6 @@ def join(config_file: Path | None, text: str, suffix: str | None, *, yes: bool) 
         nats_program.find()
         import_certificates()
     admin.run(config_file, work)
-
-
-def _require_believed(a: Admin) -> None:
-    """Raises Conflict if this exit goes by another time than its wall clock: none would open sessions on it."""
-    believed = a.clock.now()
-    if ahead_ms := a.clock.ahead_ms:
-        wall = output.rfc3339(believed.wall_ms + ahead_ms)
-        raise Conflict(
-            f"this host goes by {output.rfc3339(believed.wall_ms)}: its wall clock, {wall}, is "
-            f"{clock_steps.in_words(ahead_ms)} that, and doubted; set it right, or if it is: {clock_steps.ACCEPT}"
-        )
 
 
 async def _join(a: Admin, token: JoinToken, suffix: str | None, *, yes: bool) -> None:

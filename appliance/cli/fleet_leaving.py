@@ -1,4 +1,4 @@
-"""Implements `fleet leave` and `fleet forget`."""
+"""Implements `fleet leave`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.cli import admin, output
-from appliance.cli.fleet_server import POLL_S, TAKES_PART_S, import_all, noted, require_hub, require_member, seen
+from appliance.cli.fleet_server import POLL_S, TAKES_PART_S, import_all, noted, require_member, seen
 from appliance.domain.entities import Reason
-from appliance.domain.errors import Conflict, ConnectFailed, HostError, NotFound
+from appliance.domain.errors import Conflict, ConnectFailed, HostError
 from appliance.fleet.hub.files import HubFiles, hub_place
 from appliance.fleet.joining import leaving
 from appliance.fleet.membership.identity import FleetFolder
@@ -28,12 +28,9 @@ if TYPE_CHECKING:
     from appliance.fleet.status.status import FleetStatus
 
 REPORTED_S = 60.0
-FORGOTTEN_S = 5.0
 FORCE = "wg-appliance fleet leave --force"
 LEAVE = "End all live sessions, and leave the fleet?"
 LEAVE_NOW = "Leave the fleet, without waiting until all is reported? Live sessions go on."
-LEAVE_THERE = "wg-appliance fleet leave on it would report all first"
-FORGET = "Take {name} out of the fleet? What it has not reported is not counted."
 END_FLEET = "End the fleet, of which this host is the hub? Live sessions go on."
 
 
@@ -200,27 +197,3 @@ async def _become_single(a: Admin, was: Role, *, resume: bool) -> None:
         raise HostError("the running server still takes part in the fleet: restart it (systemctl restart wg-appliance)")
     if was == "hub":
         HubFiles(hub_place(a.state.path)).remove()
-
-
-def forget(config_file: Path | None, name: str, *, yes: bool) -> None:
-    async def work(a: Admin) -> bool:
-        await require_hub(a, "hosts are forgotten")
-        async with a.store.read() as db:
-            member = await fleet_members.by_name(db, name)
-        if member is None:
-            raise NotFound(f"no host {name} is in the fleet: wg-appliance fleet status lists them")
-        if member.role == "hub":
-            raise Conflict(
-                f"{name} is the hub: wg-appliance fleet leave on it ends the fleet; if it is lost, the standby takes "
-                "its place: wg-appliance fleet promote on that one"
-            )
-        alive = any(each.name == name and each.alive for each in getattr(noted(a), "nodes", ()))
-        output.confirm((f"{name} is connected: {LEAVE_THERE}. " if alive else "") + FORGET.format(name=name), yes=yes)
-        async with a.store.write() as db:
-            await fleet_members.mark_left(db, member.id, a.now)
-        await seen(a, lambda status: status is None or name not in [each.name for each in status.nodes], FORGOTTEN_S)
-        return alive
-
-    if admin.run(config_file, work):
-        output.remark(f"{name} was connected: on it, {FORCE} makes it a single exit")
-    output.remark(f"{name} is forgotten: the hub lets it in no more; to come back it joins with a new token")

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from appliance.cli import output
+from appliance.domain import clock_steps
 from appliance.domain.errors import Conflict, HostError
 from appliance.fleet.membership import identity
 from appliance.fleet.membership.identity import FleetFolder
@@ -53,6 +55,17 @@ async def require_hub(a: Admin, what: str) -> Membership:
             hub = await fleet_state.kept_on(db) or "the hub"
         raise Conflict(f"{what} on {hub}: run this command there")
     return membership
+
+
+def require_believed(a: Admin) -> None:
+    """Raises Conflict if this exit goes by another time than its wall clock: none would open sessions on it."""
+    believed = a.clock.now()
+    if ahead_ms := a.clock.ahead_ms:
+        wall = output.rfc3339(believed.wall_ms + ahead_ms)
+        raise Conflict(
+            f"this host goes by {output.rfc3339(believed.wall_ms)}: its wall clock, {wall}, is "
+            f"{clock_steps.in_words(ahead_ms)} that, and doubted; set it right, or if it is: {clock_steps.ACCEPT}"
+        )
 
 
 async def joined_in(a: Admin) -> None:

@@ -17,6 +17,7 @@ from appliance.fleet.hub import nats_program
 from appliance.fleet.hub.control import HubControl
 from appliance.fleet.hub.files import HubFiles, hub_place
 from appliance.fleet.hub.nats_server import NatsServer
+from appliance.fleet.hub.partings import HubPartings
 from appliance.fleet.hub.upkeep import HOUR_MS, HubFacts, HubUpkeep
 from appliance.fleet.hub.watch import HubWatch
 from appliance.fleet.joining.desk import JoinDesk
@@ -28,6 +29,7 @@ from appliance.fleet.membership.identity import HubAddress
 from appliance.fleet.reports import away
 from appliance.fleet.reports.fold import Fold
 from appliance.fleet.reports.fold_answers import FoldAnswers
+from appliance.fleet.reports.stream_upkeep import StreamUpkeep
 from appliance.fleet.reports.streams import NatsStreams
 from appliance.store.queries import fleet_changes, fleet_fold, fleet_members
 
@@ -87,10 +89,12 @@ class HubPart:
         self._roster = roster
         self._store = store
         streams, disk = NatsStreams(self.link.jetstream), plan.state_dir
-        self.fold = Fold(store, streams, roster.present, lambda: shutil.disk_usage(disk).free)
+        self.fold = fold = Fold(store, streams, roster.present, lambda: shutil.disk_usage(disk).free)
         keys = KvRecords(self.link.jetstream, KEYS, timedelta(milliseconds=KEY_LAPSES_MS + HOUR_MS))
         names = KvRecords(self.link.jetstream, DEVICE_NAMES, timedelta(milliseconds=NAME_LAPSES_MS + HOUR_MS))
-        self.claims = ClaimLedger(keys, names, clock, self._owner_of)
+        self.claims = ClaimLedger(keys, names, clock, self._owner_of, roster.is_present)
+        self.stream_upkeep = StreamUpkeep(fold, streams, roster.present, clock, (keys, names))
+        self.partings = HubPartings(store, self.claims, roster.is_present)
         self.ledger = SyncLedger(store, plan.gen, self.claims.name, plan.base)
         control = HubControl(HubFiles(place), nats_program.find, self.system)
         self.upkeep = HubUpkeep(store, facts, control, clock)
@@ -154,6 +158,8 @@ class HubPart:
             "the watch of the hub's connections": self.watch.run,
             "the ledger": self.ledger.run,
             "the roster": self._follow_roster,
+            "the upkeep of streams": self.stream_upkeep.run,
+            "what is to be freed": self.partings.run,
         }
 
     def servers(self) -> dict[str, Task]:

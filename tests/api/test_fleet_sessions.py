@@ -234,6 +234,30 @@ async def test_lists_have_the_sessions_of_all_exits_in_pages(exits: ExitsUnderTe
         refused(await bob.at(api).get("/v1/sessions", before=made[0]), 400, "before must be the id of a session")
 
 
+@on_fleet("ams", "fra", "lis")
+async def test_lists_show_no_exit_but_the_hub_a_token(exits: ExitsUnderTest) -> None:
+    """They are whole all the same, whichever API is asked: the hub asks for the account by its id, as no other may."""
+    ada = await exits.client()
+    opened = [await ada.at("lis").open(region=name) for name in ("ams", "fra", "lis")]
+    answer, asked = exits["fra"].any.owner.answer, list[tuple[str, bytes]]()
+
+    async def listening(sender: str, operation: str, payload: bytes) -> bytes:
+        asked.append((operation, payload))
+        return await answer(sender, operation, payload)
+
+    exits["fra"].any.owner.answer = listening  # type: ignore[method-assign]
+    for api in ("ams", "lis"):
+        for what, ids in (("sessions", {each["id"] for each in opened}), ("devices", set())):
+            listed = (await ada.at(api).get(f"/v1/{what}")).json()[what]
+            assert {each["id"] for each in listed} == ids
+        assert (await ada.at(api).get("/v1/usage")).status_code == 200
+    assert {name for name, _ in asked} == {"list", "device_list", "usage"}
+    assert not any(ada.token.encode() in payload for _, payload in asked)
+    for operation, payload in asked:
+        refusal = await answer(exits["lis"].node_id, operation, payload)
+        assert b"only a hub asks for an account by its id" in refusal
+
+
 @on_fleet("ams", "fra", "nyc")
 async def test_of_an_exit_that_is_away_the_reported_is_shown(exits: ExitsUnderTest) -> None:
     """Its session is shown and listed as it was last reported; ending it is 503, and done when the exit is back."""

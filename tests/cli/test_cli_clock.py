@@ -32,7 +32,7 @@ class Stepped:
 
     def __init__(self, wga: CommandLine, folder: Path) -> None:
         self.clock = ShownClock(folder)
-        self._wga = wga
+        self._wga, self.state = wga, wga.state
 
         async def beat(db: aiosqlite.Connection) -> None:
             await node_row.write_heartbeat(db, HostClock().now())
@@ -105,11 +105,13 @@ def test_resume_alone_accepts_nothing(stepped: Stepped) -> None:
     assert (status["drained"], status["clock_doubted"]) == (False, True)
 
 
-def test_a_host_whose_clock_is_doubted_joins_no_fleet(stepped: Stepped) -> None:
-    """Its beats would differ from the others' by as much. One line says so and what to do, before the token is read."""
+def test_a_host_whose_clock_is_doubted_is_in_no_fleet(stepped: Stepped) -> None:
+    """Its beats would differ from the others' by as much, and its certificates begin at another time. One line says so
+    and what to do, before a token is read or anything is made."""
     stepped.clock.step(900)
-    said = stepped("node", "join", "hello", status=1).err.splitlines()
-    assert len(said) == 1
-    assert "15 min ahead of that, and doubted; set it right, or if it is: wg-appliance node resume --accept" in said[0]
+    for command in (("node", "join", "hello"), ("fleet", "init")):
+        said = stepped(*command, status=1).err.splitlines()
+        assert "15 min ahead of that, and doubted; set it right, or if it is: wg-appliance node resume" in said[-1]
+    assert not stepped.state.fleet_status.parent.exists()
     stepped(*ACCEPT)
     assert "this is no join token" in stepped("node", "join", "hello", status=1).err

@@ -485,18 +485,29 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_forget(hub: FleetHost, ams: FleetHost, asked: list[str]) -> None:
-    """The hub lets it in no more; what it says then is what to do. Its name is free for another. What would be refused
-    is not asked."""
-    ams.do("node", "join", hub.do("fleet", "invite").out.strip())
+    """The hub lets it in no more; what it says then is what to do. Its name is free for another, and so are the keys
+    and names that it held: its devices are named. What would be refused is not asked."""
+    ams.do("account", "create", "alice")
+    token = hub.do("fleet", "invite").out.strip()
+    with ams.served():
+        ams.do("node", "join", token)
+        ams.do("device", "add", "alice/my phone", "--public-key", KEY)
+    asked.clear()
     assert "no host x is in the fleet" in hub.refused("fleet", "forget", "x")
     assert "fra1 is the hub" in hub.refused("fleet", "forget", "fra1")
     assert asked == []
-    hub.do("fleet", "forget", "ams1")
+    done = hub.do("fleet", "forget", "ams1")
     assert asked.pop().endswith("Take ams1 out of the fleet? What it has not reported is not counted.")
+    assert done.out == "alice/my phone: was on ams1; make it anew: wg-appliance device add 'alice/my phone'\n"
+    assert "on another exit, their owners get new files" in done.err
+    hub.do("device", "add", "alice/my phone", "--public-key", KEY)
     assert [each["name"] for each in hub.json("fleet", "status")["nodes"] if each["alive"]] == ["fra1"]
     ams.do("fleet", "leave", "--force")
     assert asked.pop() == fleet_leaving.LEAVE_NOW
-    ams.do("node", "join", hub.do("fleet", "invite").out.strip())
+    asked.clear()
+    ams.do("node", "join", hub.do("fleet", "invite").out.strip(), "--rename-accounts", "2")
+    told = json.loads(hub.do("fleet", "forget", "ams1", "--json").out)
+    assert told == {"forgotten": "ams1", "freed_keys": 0, "devices": []}
 
 
 def test_the_last_host_ends_the_fleet(hub: FleetHost, asked: list[str]) -> None:

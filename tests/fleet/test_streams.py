@@ -7,22 +7,33 @@ import shutil
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from nats.js.errors import APIError, ServerError, ServiceUnavailableError
 
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import CutOff, FleetError, NotAnswered, StreamFull
-from appliance.fleet.claims.kv import KvRecords
+from appliance.fleet.claims.kv import MOST_BYTES, KvRecords
 from appliance.fleet.hub_part import DEVICE_NAMES, KEYS
 from appliance.fleet.link.link import NatsLink
+from appliance.fleet.reports.fold import Fold
+from appliance.fleet.reports.reports import SessionReport, subject_of
+from appliance.fleet.reports.stream_upkeep import StreamUpkeep
 from appliance.fleet.reports.streams import NatsStreams, stream_of
+from appliance.store.database import Store
+from appliance.store.queries import fleet_fold
 from tests.support.api.exit_under_test import serving
 from tests.support.fleet.hub_process import SECONDS, HubProcess
 from tests.support.fleet.reporting_world import NODE, ReportingWorld
+from tests.support.virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+
+GONE = "nod_" + "b" * 24
+REPORT = SessionReport(3, "ab", 0, 7, "cd", 1_790_000_000_000, 2, 3, 1000, "live", "acc_1", "paid", "fsn")
 
 
 class RealHub:
@@ -116,6 +127,48 @@ def test_streams_are_read_by_sequence(tmp_path: Path) -> None:
             await hub.streams.last_sequence(NODE)
 
     asyncio.run(story())
+
+
+def test_what_is_no_longer_needed_is_removed(tmp_path: Path) -> None:
+    """The stream of a host that is gone, once all of it is folded; of members, messages of ended sessions a week after.
+    Buckets that were made without a bound have theirs."""
+
+    async def story() -> None:
+        async with real_hub(tmp_path) as hub:
+            store = await Store.open(tmp_path / "hub.sqlite")
+            clock = VirtualClock(HostClock().now().wall_ms)
+            fold = Fold(store, hub.streams, lambda: [NODE])
+            buckets = [KvRecords(hub.hub_link.jetstream, each) for each in (KEYS, DEVICE_NAMES)]
+            upkeep = StreamUpkeep(fold, hub.streams, lambda: [NODE], clock, buckets)
+            try:
+                await hub.hub_link.jetstream().create_key_value(bucket=KEYS, history=1)
+                for node in (NODE, GONE):
+                    await hub.streams.make(node)
+                    for session, state in (("ses_1", "live"), ("ses_2", "terminated")):
+                        report = msgspec.structs.replace(REPORT, state=state)
+                        subject = subject_of(node, f"{session}{node[-1]}", report.of_epoch)
+                        await hub.hub_link.keep(subject, msgspec.json.encode(report), 5)
+                await upkeep.look()
+                assert await hub.streams.nodes() == [NODE]
+                assert len(await hub.streams.read(NODE, 0, 9)) == 2
+                assert await folded(store, GONE) == 2
+                for bucket in (KEYS, DEVICE_NAMES):
+                    config = (await hub.hub_link.jetstream().stream_info(f"KV_{bucket}")).config
+                    assert config.max_bytes == MOST_BYTES
+                clock.advance(8 * 86_400)
+                await upkeep.look()
+                (left,) = await hub.streams.read(NODE, 0, 9)
+                assert "ses_1" in left.subject
+                assert await folded(store, NODE) == 2
+            finally:
+                await store.close()
+
+    asyncio.run(story())
+
+
+async def folded(store: Store, node: str) -> int:
+    async with store.read() as db:
+        return len(await fleet_fold.said_after_batch(db, node, 0, "", 9))
 
 
 @pytest.mark.parametrize(

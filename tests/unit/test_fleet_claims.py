@@ -34,8 +34,8 @@ class World:
 
     def __init__(self) -> None:
         self.bus, self.clock = Bus(), VirtualClock()
-        self.keys, self.names = RecordsInMemory(), RecordsInMemory()
-        self.ledger = ClaimLedger(self.keys, self.names, self.clock, self._locate)
+        self.keys, self.names, self.members = RecordsInMemory(), RecordsInMemory(), {AMS, LIS}
+        self.ledger = ClaimLedger(self.keys, self.names, self.clock, self._locate, self.members.__contains__)
         self.live: dict[str, list[OwnKey]] = {AMS: [], LIS: []}
         self.named: dict[str, list[tuple[str, str]]] = {AMS: [], LIS: []}
         self.ams, self.lis = self._owner(AMS), self._owner(LIS)
@@ -364,3 +364,29 @@ def test_an_exit_that_claims_all_leaves_others_room(monkeypatch: pytest.MonkeyPa
         assert (await w.names.get(record_of_name("acc_1", "phone"))).value is not None
 
     with_claims(body)
+
+
+def test_what_a_lost_exit_held_is_free_at_once() -> None:
+    """Its keys are whose they were before, or nobody's; its devices' names are told. Others keep what they have, and
+    what is no member claims nothing more."""
+
+    async def story(world: World) -> None:
+        other = b"\x02" * 32
+        await opened(world.lis, "op0", "ses_0")
+        await opened(world.ams, "op1", "ses_1")  # of the same account: the other exit's session is to end
+        await world.ams.claim_key(other, "acc_2", "op2", device=True)
+        await world.ams.claim_name("acc_2", "Ä/b", "op2")
+        await world.lis.claim_name("acc_2", "tablet", "op3")
+        freed = await world.ledger.forget(AMS)
+        assert (freed.keys, [*freed.names]) == (2, [("acc_2", "Ä/b")])
+        assert (await world.ledger.forget(AMS)).keys == 0
+        assert await world.lis.claim_key(other, "acc_3", "op4", device=False) is None
+        assert await opened(world.lis, "op5", "ses_5") == Whereabouts(LIS, "ses_0")  # who had the key before
+        await world.lis.claim_name("acc_2", "Ä/b", "op6")
+        with pytest.raises(DeviceNameTaken):
+            await world.ams.claim_name("acc_2", "tablet", "op7")
+        world.members.discard(AMS)
+        with pytest.raises(NotAnswered, match="not in the fleet"):
+            await world.ams.claim_name("acc_2", "watch", "op8")
+
+    with_claims(story)

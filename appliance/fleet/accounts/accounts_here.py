@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from appliance.domain import ids
 from appliance.domain.errors import InvalidToken
@@ -16,8 +16,18 @@ if TYPE_CHECKING:
     from appliance.store.token_cache import Tokens
 
 
+class AskedForAccount(Protocol):
+    """Is a request for an account. `for_account`: it is served only if a hub asks."""
+
+    @property
+    def token(self) -> str: ...
+
+    @property
+    def for_account(self) -> str: ...
+
+
 class AccountsHere:
-    """Takes no other exit's word for an account: a token is looked up where this exit has its own."""
+    """Takes no other exit's word for an account, but a hub's: a token is looked up where this exit has its own."""
 
     def __init__(self, store: Store, tokens: Tokens) -> None:
         self._store = store
@@ -33,6 +43,14 @@ class AccountsHere:
         if account is None:
             raise InvalidToken
         return account
+
+    async def named(self, asked: AskedForAccount) -> Account:
+        """Returns the account that a request is for: whose id a hub names, or whose token is shown. Raises as those."""
+        return await self.by_id(asked.for_account) if asked.for_account else await self.of_token(asked.token)
+
+    async def id_of(self, token: str) -> str:
+        """Returns the id of a token's account. Raises as `of_token`."""
+        return (await self.of_token(token)).id
 
     async def session(self, session_id: str) -> Session | None:
         """Returns a session of any account, as stored. Raises StoreUnavailable."""

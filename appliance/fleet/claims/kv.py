@@ -11,8 +11,9 @@ import nats.errors
 import nats.js.errors
 
 from appliance.domain.errors import CutOff, NoResponder, NotAnswered
-from appliance.fleet.claims.records import Versioned
+from appliance.fleet.claims.records import KeptRecord, Versioned
 from appliance.fleet.hub.config import CLAIMS_MB
+from appliance.fleet.link.stream_pages import read_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,6 +75,37 @@ class KvRecords:
         with _in_our_words():
             await self._jetstream().purge_stream(self._stream, seq=sequence + 1, subject=self._subject(key))
         return True
+
+    async def page(self, after: int, most: int) -> list[KeptRecord]:
+        while True:
+            with _in_our_words():
+                found = await read_page(self._jetstream(), self._stream, self._subject(">"), after, most)
+            kept = [KeptRecord(self._key(m.subject), m.data, m.sequence) for m in found if m.data]
+            # Of what was deleted there may be an empty message for a moment; the bucket's name is no record.
+            if (kept := [each for each in kept if each.key != NAME]) or not found:
+                return kept
+            after = found[-1].sequence
+
+    async def under(self, prefix: str) -> list[KeptRecord]:
+        with _in_our_words():
+            info = await self._jetstream().stream_info(self._stream, subjects_filter=self._subject(f"{prefix}*"))
+        keys = [self._key(subject) for subject in info.state.subjects or ()]
+        found = [(key, await self.get(key)) for key in sorted(keys)]
+        return [KeptRecord(key, each.value, each.revision) for key, each in found if each.value is not None]
+
+    def _key(self, subject: str) -> str:
+        return subject.removeprefix(self._subject(""))
+
+    async def bound(self) -> None:
+        """Gives a bucket its bound that an earlier version has made without one, and makes it where there is none.
+
+        Raises FleetError.
+        """
+        await self.name()
+        with _in_our_words():
+            config = (await self._jetstream().stream_info(self._stream)).config
+            if config.max_bytes != MOST_BYTES:
+                await self._jetstream().update_stream(config, max_bytes=MOST_BYTES)
 
     async def name(self) -> str:
         while True:

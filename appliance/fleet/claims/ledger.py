@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from appliance.domain.errors import FleetError
 from appliance.fleet.accounts import ledger
 from appliance.fleet.claims.claims import KeyClaimLedger, NameClaimLedger, NewClaims
+from appliance.fleet.claims.forgotten import ForgottenClaims
 from appliance.fleet.claims.messages import (
     Claim,
     ClaimKey,
@@ -25,13 +27,17 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from appliance.domain.clock import Clock
+    from appliance.fleet.claims.forgotten import Freed
     from appliance.fleet.claims.messages import Renew
     from appliance.fleet.claims.records import ClaimRecords
     from appliance.fleet.link.wire import HubLink
 
 
 class ClaimLedger:
-    """Answers the exits. `locate`: returns which exit has a session or device by this id, None if it is not known."""
+    """Answers the exits. `locate`: returns which exit has a session or device by this id, None if it is not known.
+
+    `is_member`: whether an exit is in the fleet. What one that was forgotten claims would be nobody's to free.
+    """
 
     def __init__(
         self,
@@ -39,7 +45,9 @@ class ClaimLedger:
         names: ClaimRecords,
         clock: Clock,
         locate: Callable[[str], Awaitable[str | None]],
+        is_member: Callable[[str], bool] = lambda _node: True,
     ) -> None:
+        self._is_member = is_member
         self._records = keys, names
         new = NewClaims(clock)
         self._keys = KeyClaimLedger(keys, clock, new)
@@ -57,8 +65,14 @@ class ClaimLedger:
         await ledger.serve(link, "release", self.release)
         await ledger.serve(link, "locate", self.locate)
 
+    async def forget(self, node: str) -> Freed:
+        """Frees what an exit has claimed that is a member no more. Raises FleetError."""
+        return await ForgottenClaims(*self._records).free(node)
+
     async def claim(self, sender: str, data: bytes) -> bytes:
-        """Answers one request. Raises FleetError, or Unreadable: it is none."""
+        """Answers one request. Raises FleetError: also if it is of no member; or Unreadable: it is none."""
+        if not self._is_member(sender):
+            raise FleetError(f"{sender} is not in the fleet")
         asked = read(data, Claim)
         if isinstance(asked, ClaimKey):
             return msgspec.json.encode(await self._keys.claim(sender, asked))

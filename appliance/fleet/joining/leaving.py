@@ -16,7 +16,7 @@ from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
 from appliance.fleet.link.reading import Unreadable, read
 from appliance.fleet.link.wire import PREFIX
-from appliance.store.queries import fleet_members
+from appliance.store.queries import fleet_members, fleet_partings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -68,7 +68,9 @@ class LeaveDesk:
                 member = await fleet_members.by_id(db, node_id)
                 if member is not None and member.role == "hub":
                     return LeaveAnswer("it is a hub")
-                await fleet_members.mark_left(db, node_id, self._clock.now().wall_ms)
+                now = self._clock.now().wall_ms
+                await fleet_members.mark_left(db, node_id, now)
+                await fleet_partings.note(db, node_id, fleet_partings.LEFT, now)
         except FleetError as error:
             log.warning("%s cannot leave the fleet before its last reports are read: %s", node_id, error)
             return LeaveAnswer("the hub has not read its last reports yet")

@@ -105,14 +105,14 @@ class DeviceOwner:
 
     async def list(self, asked: ListOfAccount) -> DevicesOf:
         """Lists devices by (created_at, id)."""
-        account = await self._accounts.of_token(asked.token)
+        account = await self._accounts.named(asked)
         limit = max(1, min(asked.limit, LONGEST_LIST))
         found = await self._devices.page_by_time(account, before=asked.before, limit=limit)
         return DevicesOf([self._shown(view) for view in found])
 
     async def place(self, asked: OneOfAccount) -> Placed:
         """Tells where a device stands in the lists. Raises DeviceNotFound."""
-        return Placed(await self._devices.place_of(await self._accounts.of_token(asked.token), asked.id))
+        return Placed(await self._devices.place_of(await self._accounts.named(asked), asked.id))
 
     async def change(self, sender: str, asked: EditDeviceHere) -> DeviceFacts:
         """Changes a device once for each op."""

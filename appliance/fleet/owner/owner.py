@@ -100,6 +100,10 @@ class OwningExit:
 
         return {name: serving(name) for name in self._served}
 
+    def serve(self, operation: ExitOperation[Any, Any], serve: Serve) -> None:
+        """Serves another operation, from before the first request on."""
+        self._served = {**self._served, operation.name: (operation, serve)}
+
     async def answer(self, sender: str, operation: str, payload: bytes) -> bytes:
         """Returns the answer to what `sender` asks. Never raises: what fails is answered as the client is told."""
         try:
@@ -121,6 +125,8 @@ class OwningExit:
             asked = read(payload, operation.request)
         except Unreadable as error:
             raise InvalidRequest(f"{name} cannot be read") from error
+        if getattr(asked, "for_account", "") and not self._may_drain(sender):
+            raise InvalidRequest("only a hub asks for an account by its id")
         op = getattr(asked, "op", None)
         if op is not None and len(op) != OP_LENGTH:
             raise InvalidRequest("op must be 128 bits in hexadecimal")

@@ -133,14 +133,14 @@ class SessionOwner:
 
     async def list(self, asked: ListOfAccount) -> SessionsOf:
         """Lists sessions by (created_at, id)."""
-        account = await self._accounts.of_token(asked.token)
+        account = await self._accounts.named(asked)
         limit = max(1, min(asked.limit, LONGEST_LIST))
         found = await self._sessions.list_by_time(account, live=asked.live, before=asked.before, limit=limit)
         return SessionsOf([*await self._facts(account, found)])
 
     async def usage(self, asked: UsageOfAccount) -> UsedHere:
         """Tells what an account has used here."""
-        quota = (await self._quotas.of(await self._accounts.of_token(asked.token))).own
+        quota = (await self._quotas.of(await self._accounts.named(asked))).own
         return UsedHere(quota.bytes_used, quota.time_used_ms)
 
     async def _facts(self, account: Account, found: Sequence[Session]) -> Sequence[SessionFacts]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import aiosqlite
 
     from appliance.domain.windows import Windows
+    from appliance.fleet.link.stream_pages import Streamed
     from appliance.fleet.link.wire import HubLink, Message
     from appliance.store.database import Store
 
@@ -49,14 +50,6 @@ LOOK_S = 30.0  # also where no message has woken
 AGAIN_S = 2.0  # where streams do not answer
 
 log = logging.getLogger(__name__)
-
-
-class Streamed(NamedTuple):
-    """Holds a message of a stream."""
-
-    sequence: int
-    subject: str
-    data: bytes
 
 
 class Streams(Protocol):
@@ -80,6 +73,14 @@ class Streams(Protocol):
 
     async def drop(self, node: str, sequences: Iterable[int]) -> None:
         """Removes messages."""
+        ...
+
+    async def nodes(self) -> Sequence[str]:
+        """Returns whose streams there are."""
+        ...
+
+    async def remove(self, node: str) -> None:
+        """Removes a stream, with all that it holds."""
         ...
 
 
@@ -116,6 +117,10 @@ class Fold:
         """Has all streams read from the beginning."""
         self._read_up_to.clear()
         self._wake.set()
+
+    def forget(self, node: str) -> None:
+        """Reads the node's stream from the beginning, should it have one again."""
+        self._read_up_to.pop(node, None)
 
     def members_changed(self) -> None:
         """Has the streams of new members made."""
@@ -177,19 +182,27 @@ class Fold:
 
     async def make_room(self, node: str) -> None:
         """Drops the oldest messages of ended sessions from a stream that is getting full. Raises FleetError."""
-        if await self._streams.fullness(node) < FULL:
-            return
+        if await self._streams.fullness(node) >= FULL:
+            await self.drop_ended(node, None)
+
+    async def drop_ended(self, node: str, before_ms: int | None) -> bool:
+        """Drops some of the oldest messages of ended sessions that are folded. Returns whether there were any.
+
+        `before_ms`: those alone that the stream got before then, by the wall clock. Raises FleetError.
+        """
         at = 0
         while at < self._read_up_to.get(node, 0):
             page = await self._streams.read(node, at, AT_ONCE)
             folded = [m for m in page if m.sequence <= self._read_up_to.get(node, 0)]
-            ended = [m.sequence for m in folded if _is_of_ended(m, node)]
+            old = folded if before_ms is None else [m for m in folded if m.at_ms < before_ms]
+            ended = [m.sequence for m in old if _is_of_ended(m, node)]
             if ended:
                 await self._streams.drop(node, ended)
-                return  # the others wait for the next look
-            if not folded:
-                return
-            at = folded[-1].sequence
+                return True  # the others wait for the next look
+            if not old:
+                return False
+            at = old[-1].sequence
+        return False
 
     async def _last_sequence(self, node: str) -> int:
         try:

@@ -1,7 +1,4 @@
-"""Reads the hub's streams of reports over nats-py.
-
-Each read makes a consumer of its own: one that lives on is silent for as long as 19 s after the server was killed.
-"""
+"""Makes, reads and removes the hub's streams of reports over nats-py."""
 
 from __future__ import annotations
 
@@ -10,27 +7,28 @@ from typing import TYPE_CHECKING
 
 import nats.errors
 import nats.js.errors
-from nats.js.api import ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
 from appliance.domain.errors import CutOff, FleetError, NoResponder, NotAnswered, StreamFull
 from appliance.fleet.hub.config import STREAM_MB
 from appliance.fleet.link.link import FULL
-from appliance.fleet.reports.fold import Streamed
+from appliance.fleet.link.stream_pages import read_page
 from appliance.fleet.reports.reports import STATE
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from nats.js import JetStreamContext
     from nats.js.api import StreamInfo
 
+    from appliance.fleet.link.stream_pages import Streamed
+
 MAX_BYTES = STREAM_MB * 1024 * 1024
-ANSWER_S = 5.0
+NAMES = "STATE_"
 
 
 def stream_of(node: str) -> str:
-    return f"STATE_{node}"
+    return f"{NAMES}{node}"
 
 
 class NatsStreams:
@@ -58,23 +56,8 @@ class NatsStreams:
 
     async def read(self, node: str, after: int, most: int) -> list[Streamed]:
         """Returns up to `most` messages with a higher sequence than `after`, in order. Raises FleetError."""
-        if (await self._info(node)).state.last_seq <= after:
-            return []  # a consumer that begins beyond the end waits for ever
-        start = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
-        found = list[Streamed]()
         async with _fleet_errors():
-            reading = await self._jetstream().subscribe(
-                f"{STATE}.{node}.>", stream=stream_of(node), ordered_consumer=True, config=start
-            )
-            try:
-                while len(found) < most:
-                    message = await reading.next_msg(timeout=ANSWER_S)
-                    found.append(Streamed(message.metadata.sequence.stream, message.subject, message.data))
-                    if message.metadata.num_pending == 0:
-                        break
-            finally:
-                await _end(reading)
-        return found
+            return await read_page(self._jetstream(), stream_of(node), f"{STATE}.{node}.>", after, most)
 
     async def fullness(self, node: str) -> float:
         """Returns how full the stream is, from 0 to 1. Raises FleetError."""
@@ -88,19 +71,24 @@ class NatsStreams:
                 with suppress(nats.js.errors.BadRequestError, nats.js.errors.ServerError):
                     await self._jetstream().delete_msg(stream_of(node), sequence)
 
+    async def nodes(self) -> list[str]:
+        """Returns whose streams there are. Raises FleetError."""
+        found = list[str]()
+        async with _fleet_errors():
+            # The server tells as many at once as it likes; https://docs.nats.io/reference/reference-protocols/nats_api_reference
+            while page := await self._jetstream().streams_info(offset=len(found)):
+                found += [each.config.name or "" for each in page]
+        return [name.removeprefix(NAMES) for name in found if name.startswith(NAMES)]
+
+    async def remove(self, node: str) -> None:
+        """Removes a stream with all that it holds; one that is gone already is no error. Raises FleetError."""
+        with suppress(NoResponder):
+            async with _fleet_errors():
+                await self._jetstream().delete_stream(stream_of(node))
+
     async def _info(self, node: str) -> StreamInfo:
         async with _fleet_errors():
             return await self._jetstream().stream_info(stream_of(node))
-
-
-async def _end(reading: JetStreamContext.PushSubscription) -> None:
-    """Ends a consumer, with the tasks that nats-py leaves behind where the connection is lost."""
-    with suppress(nats.errors.Error):
-        await reading.unsubscribe()
-    for name in ("_hbtask", "_fctask"):
-        task: asyncio.Task[None] | None = getattr(reading._sub._jsi, name, None)
-        if task is not None:
-            task.cancel()
 
 
 @asynccontextmanager

@@ -18,10 +18,12 @@ from appliance.fleet.reports.verifying import LinesVerifier
 from appliance.fleet.routing.attempts import Placing
 from appliance.fleet.routing.device_router import DeviceRouter
 from appliance.fleet.routing.elsewhere import Elsewhere
+from appliance.fleet.routing.hub_relay import HubRelay
 from appliance.fleet.routing.quotas import FleetQuotas
 from appliance.fleet.routing.session_router import SessionRouter
 from appliance.fleet.rpc.exits import Exits
 from appliance.fleet.rpc.intents import Intents
+from appliance.fleet.rpc.operations import ASK_ALL
 from appliance.store.queries import node as node_row
 
 if TYPE_CHECKING:
@@ -93,14 +95,16 @@ def build(here: ThisExit, fleet: TheFleet, quotas: Quotas, lending: GrantSource)
     exits = Exits(fleet.call)
     intents = Intents(here.store, exits, fleet.view, here.clock)
     placing = Placing(own_id=here.own_id, view=fleet.view, exits=exits, intents=intents, patience_s=fleet.patience_s)
-    elsewhere = Elsewhere(here.own_id, fleet.view, exits, intents, placing)
+    accounts = AccountsHere(here.store, here.tokens)
+    hub_id = fleet.hub_id if fleet.folds is None else None
+    elsewhere = Elsewhere(here.own_id, fleet.view, exits, intents, placing, accounts.id_of, hub_id)
     ops = ServedOps(here.store, here.clock)
     key_claims = KeyClaims(fleet.claims, intents, here.own_id)
     opening = ClaimedOpening(here.sessions, key_claims, lending)
     reported = ReportedByHub(exits, fleet.hub_id) if fleet.folds is None else ReportedHere(fleet.folds)
     changes = ClaimedDevices(here.devices, fleet.claims, key_claims)
     session_owner = SessionOwner(
-        accounts=AccountsHere(here.store, here.tokens),
+        accounts=accounts,
         sessions=here.sessions,
         devices=here.devices,
         opening=opening,
@@ -109,11 +113,14 @@ def build(here: ThisExit, fleet: TheFleet, quotas: Quotas, lending: GrantSource)
         clock=here.clock,
         quotas=quotas,
     )
+    owner = _owner(here, fleet, ops, changes, session_owner)
+    if fleet.folds is not None:
+        owner.serve(ASK_ALL, HubRelay(elsewhere, accounts, owner.answer).ask_all)
     return AnyExit(
         sessions=SessionRouter(sessions=here.sessions, opening=opening, elsewhere=elsewhere, reported=reported),
         devices=DeviceRouter(devices=here.devices, changes=changes, elsewhere=elsewhere, region=here.region),
         quotas=FleetQuotas(quotas, elsewhere, reported),
-        owner=_owner(here, fleet, ops, changes, session_owner),
+        owner=owner,
         intents=intents,
         ops=ops,
         elsewhere=elsewhere,

@@ -1,6 +1,7 @@
 """Names the operations that one exit asks of another, and the records that they carry. Unknown fields are ignored.
 
 Whoever asks for an account shows its token, as its client did: an exit that was stolen knows only hashes of the others.
+Hubs, which keep the accounts, ask all exits for lists by the account's id, so that none is shown a token by them.
 """
 
 from __future__ import annotations
@@ -38,26 +39,40 @@ class OpenSession(msgspec.Struct, frozen=True):
     ipv6: bool
 
 
-class OneOfAccount(msgspec.Struct, frozen=True):
-    """Asks for a session or device, or for its end."""
+class OneOfAccount(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Asks for a session or device, or for its end. `for_account`: its id, from a hub, in place of a token."""
 
     token: str
     id: str
+    for_account: str = ""
 
 
-class ListOfAccount(msgspec.Struct, frozen=True):
-    """Asks for up to `limit` sessions or devices below a place. `live`: of sessions, only those."""
+class ListOfAccount(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Asks for up to `limit` sessions or devices below a place. `live`: of sessions, only those.
+
+    `for_account`: as of OneOfAccount.
+    """
 
     token: str
     before: Place | None
     limit: int
     live: bool = False
+    for_account: str = ""
 
 
-class UsageOfAccount(msgspec.Struct, frozen=True):
-    """Asks what an account has used."""
+class UsageOfAccount(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Asks what an account has used. `for_account`: as of OneOfAccount."""
 
     token: str
+    for_account: str = ""
+
+
+class AskAll(msgspec.Struct, frozen=True):
+    """Asks a hub for what all other exits answer to an operation, which shows a token to the hub alone."""
+
+    token: str
+    operation: str
+    request: msgspec.Raw
 
 
 class ReportedOfAccount(msgspec.Struct, frozen=True):
@@ -233,6 +248,12 @@ class DevicesOf(msgspec.Struct, frozen=True):
     devices: list[DeviceFacts]
 
 
+class AllAnswers(msgspec.Struct, frozen=True):
+    """Answers with what exits have answered in time, by their ids."""
+
+    answers: dict[str, msgspec.Raw]
+
+
 class Placed(msgspec.Struct, frozen=True):
     """Answers with where in the lists a device stands, also one that was removed."""
 
@@ -267,6 +288,7 @@ USAGE = ExitOperation("usage", UsageOfAccount, UsedHere)
 REPORTED = ExitOperation("reported", OneOfAccount, ReportedSession)
 REPORTED_LIST = ExitOperation("reported_list", ReportedOfAccount, SessionsOf)
 REPORTED_USE = ExitOperation("reported_use", UsageOfAccount, ReportedUse)
+ASK_ALL = ExitOperation("ask_all", AskAll, AllAnswers)
 ABORT = ExitOperation("abort", TakeBack, OperationDone)
 END = ExitOperation("end", EndSession, OperationDone)
 DRAIN = ExitOperation("drain", DrainExit, OperationDone)

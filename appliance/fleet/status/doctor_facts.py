@@ -29,4 +29,5 @@ def standing(noted: NotedStatus | None, now: Moment) -> FleetStanding | None:
         ),
         standby=next(((each.name, each.alive) for each in status.nodes if each.role == "standby"), None),
         behind=status.behind,
+        failure=status.failure,
     )

@@ -37,8 +37,9 @@ class FleetPeer:
 class FleetStanding:
     """Holds what the server noted of the fleet. `alone`: why it works as a single exit; None: it does not.
 
-    `cut_off_since`: wall ms; `unsent`: sessions with changes that no hub has. `standby`: its name, and whether it is
-    alive; None: the fleet has none. `behind`: how many changes of accounts this host lacks.
+    `cut_off_since`: wall ms; `failure`: what keeps it from the hub, such as that the hub has forgotten it; `unsent`:
+    sessions with changes that no hub has. `standby`: its name, and whether it is alive; None: the fleet has none.
+    `behind`: how many changes of accounts this host lacks.
     """
 
     alone: str | None
@@ -47,6 +48,7 @@ class FleetStanding:
     peers: tuple[FleetPeer, ...]
     standby: tuple[str, bool] | None = None
     behind: int = 0
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ def hub(facts: FleetFacts) -> Finding:
         return failed("fleet-hub", where, f"systemctl start {HUB_UNIT}; journalctl -u {HUB_UNIT} -n 20")
     if alone is not None and alone.endswith(TAKEN_OUT):
         return warning("fleet-hub", where, STATUS)
+    if facts.standing.failure is not None:
+        return warning("fleet-hub", f"{where}; {facts.standing.failure}", STATUS)
     return warning("fleet-hub", where, f"{STATUS}; see that {' or '.join(facts.hubs)} is up and lets this host in")
 
 

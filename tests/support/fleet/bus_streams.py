@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import CutOff, NoResponder
-from appliance.fleet.reports.fold import Streamed
+from appliance.fleet.link.stream_pages import Streamed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,6 +40,15 @@ class BusStreams:
     async def drop(self, node: str, sequences: Iterable[int]) -> None:
         gone, stream = set(sequences), self._stream(node)
         stream.kept = {subject: each for subject, each in stream.kept.items() if each[0] not in gone}
+
+    async def nodes(self) -> list[str]:
+        self._check()
+        return list(self.made)
+
+    async def remove(self, node: str) -> None:
+        self._check()
+        self.bus.remove_stream(f"STATE_{node}")
+        self.made.pop(node, None)
 
     def wipe(self, node: str) -> None:
         """The stream's disk is lost; another one is made in its place."""

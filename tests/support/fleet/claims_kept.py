@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import FleetError, InvalidRequest
 from appliance.fleet.claims.own_claims import OwnClaims
-from appliance.fleet.claims.records import Versioned
+from appliance.fleet.claims.records import KeptRecord, Versioned
 from appliance.fleet.link.wire import PREFIX
 
 if TYPE_CHECKING:
@@ -46,6 +46,13 @@ class RecordsInMemory:
         del self.known[key]
         return True
 
+    async def page(self, after: int, most: int) -> list[KeptRecord]:
+        held = [KeptRecord(key, each.value or b"", each.revision) for key, each in self.known.items()]
+        return sorted((each for each in held if each.revision > after), key=lambda each: each.revision)[:most]
+
+    async def under(self, prefix: str) -> list[KeptRecord]:
+        return [each for each in await self.page(0, len(self.known)) if each.key.rpartition(".")[0] == prefix[:-1]]
+
     async def name(self) -> str:
         return self._name
 
@@ -70,6 +77,19 @@ async def keeps_the_contract(records: ClaimRecords) -> None:
     assert (await records.get("a")).value is None
     assert await records.put("a", b"4", (await records.get("a")).revision)
     assert await records.name() == await records.name()
+    for key in ("d.acc_1.aa", "d.acc_1.bb", "d.acc_10.aa"):
+        assert await records.put(key, b"x", 0)
+    assert [each.key for each in await records.under("d.acc_1.")] == ["d.acc_1.aa", "d.acc_1.bb"]
+    assert await records.under("d.acc_2.") == []
+    paged, after = list[str](), 0
+    while page := await records.page(after, 2):
+        paged += [each.key for each in page]
+        after = page[-1].revision
+    assert [key for key in paged if key in ("a", "d.acc_1.aa", "d.acc_1.bb", "d.acc_10.aa")] == [
+        *("a", "d.acc_1.aa", "d.acc_1.bb", "d.acc_10.aa")
+    ]
+    for key in ("d.acc_1.aa", "d.acc_1.bb", "d.acc_10.aa"):
+        assert await records.delete(key, (await records.get(key)).revision)
     count = 20
 
     async def add() -> None:

@@ -21,6 +21,7 @@ from appliance.fleet.hub.config import member_inbox
 from appliance.fleet.hub.control import HubControl
 from appliance.fleet.hub.files import HubFiles, hub_place
 from appliance.fleet.hub.nats_server import NatsServer
+from appliance.fleet.hub.partings import HubPartings
 from appliance.fleet.hub.upkeep import HubFacts, HubUpkeep
 from appliance.fleet.joining.desk import JoinDesk
 from appliance.fleet.joining.leaving import LeaveDesk
@@ -136,7 +137,7 @@ class ServerBeside:
 
         async def end() -> None:
             stopping.set()
-            await asyncio.gather(server, keeping)
+            await asyncio.gather(server, keeping, freeing)
 
         for each in (system, own):
             each.start()
@@ -146,7 +147,9 @@ class ServerBeside:
         stack.push_async_callback(end)
         await JoinDesk(store, membership, upkeep.apply, CLOCK, of_hub).listen(own)
         await LeaveDesk(store, CLOCK).listen(own)
-        await ClaimLedger(RecordsInMemory(), RecordsInMemory(), CLOCK, _nowhere).listen(own)
+        claims = ClaimLedger(RecordsInMemory(), RecordsInMemory(), CLOCK, _nowhere)
+        await claims.listen(own)
+        freeing = asyncio.create_task(HubPartings(store, claims, lambda _node: False).run(stopping))
 
     async def _status(self, store: Store, own_id: str, *, connected: bool) -> FleetStatus:
         async with store.write() as db:
