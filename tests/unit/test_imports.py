@@ -39,6 +39,7 @@ PURE = (
     "fleet.presence.directory",
     "fleet.rpc.failures",
     "fleet.status.doctor_facts",
+    "fleet.hub.cluster",
     "fleet.hub.config",
     "fleet.joining.messages",
     "fleet.joining.token",
