@@ -24,7 +24,9 @@ ANSWER_S = 2.0
 MOST_BYTES = CLAIMS_MB * 1024 * 1024 // 2  # there are two buckets
 NAME = "made"  # the record that names the bucket: no claim has such a key
 # https://github.com/nats-io/nats-server/blob/main/server/errors.json
-NO_STREAM, NO_MESSAGE, OTHER_SEQUENCE = 10059, 10037, 10071
+NO_STREAM = 10059
+# Servers in a cluster say the second, without the number, while another change of the record is under way.
+OTHER_SEQUENCE = {10071, 10164}
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 OPERATION = "KV-Operation"
 
@@ -33,15 +35,21 @@ class KvRecords:
     """Is one bucket; it is made where it is not there. `jetstream`: of the present connection; raises CutOff.
 
     `kept`: for how long a record that nobody changes; claims lapse before. What an exit could claim that is in the
-    wrong hands would fill the hub's disk else.
+    wrong hands would fill the hub's disk else. `copies`: on how many servers it is made. Without a majority of them
+    each method raises NotAnswered or NoResponder, and what was read a few seconds before may have been changed since.
     """
 
     def __init__(
-        self, jetstream: Callable[[], JetStreamContext], bucket: str, kept: timedelta = timedelta(days=8)
+        self,
+        jetstream: Callable[[], JetStreamContext],
+        bucket: str,
+        kept: timedelta = timedelta(days=8),
+        copies: int = 1,
     ) -> None:
         self._jetstream = jetstream
         self._bucket = bucket
         self._kept = kept
+        self._copies = copies
         self._stream = f"KV_{bucket}"
 
     async def get(self, key: str) -> Versioned:
@@ -59,7 +67,11 @@ class KvRecords:
         except nats.js.errors.NotFoundError as error:
             if error.err_code == NO_STREAM:
                 await jetstream.create_key_value(
-                    bucket=self._bucket, history=1, ttl=self._kept.total_seconds(), max_bytes=MOST_BYTES
+                    bucket=self._bucket,
+                    history=1,
+                    ttl=self._kept.total_seconds(),
+                    max_bytes=MOST_BYTES,
+                    replicas=self._copies,
                 )
             return None
 
@@ -95,7 +107,7 @@ class KvRecords:
                     self._subject(key), value, timeout=ANSWER_S, stream=self._stream, headers=headers
                 )
             except nats.js.errors.BadRequestError as error:
-                if error.err_code == OTHER_SEQUENCE:
+                if error.err_code in OTHER_SEQUENCE:
                     return None
                 raise
             return ack.seq
