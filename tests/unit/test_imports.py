@@ -41,6 +41,7 @@ PURE = (
     "fleet.status.doctor_facts",
     "fleet.hub.cluster",
     "fleet.hub.config",
+    "fleet.hub.lead",
     "fleet.joining.messages",
     "fleet.joining.token",
     "fleet.rpc.rpc_messages",
