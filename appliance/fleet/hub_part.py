@@ -14,7 +14,6 @@ from appliance.fleet.claims.claims import KEY_LAPSES_MS, NAME_LAPSES_MS
 from appliance.fleet.claims.kv import KvRecords
 from appliance.fleet.claims.ledger import ClaimLedger
 from appliance.fleet.hub import nats_program
-from appliance.fleet.hub.cluster import copies
 from appliance.fleet.hub.control import HubControl
 from appliance.fleet.hub.files import HubFiles, hub_place
 from appliance.fleet.hub.nats_server import NatsServer
@@ -84,12 +83,10 @@ class HubPart:
         self.system = link("hub-system", "_INBOX_sys", plan.of_hub.system_seed, lambda _state: None)
         self._roster = roster
         self._store = store
-        kept_on = copies(len(plan.membership.hubs))
-        streams, disk = NatsStreams(self.link.jetstream, kept_on), plan.state_dir
+        streams, disk = NatsStreams(self.link.jetstream), plan.state_dir
         self.fold = Fold(store, streams, roster.present, lambda: shutil.disk_usage(disk).free)
-        of_keys, of_names = (timedelta(milliseconds=each + HOUR_MS) for each in (KEY_LAPSES_MS, NAME_LAPSES_MS))
-        keys = KvRecords(self.link.jetstream, KEYS, of_keys, kept_on)
-        names = KvRecords(self.link.jetstream, DEVICE_NAMES, of_names, kept_on)
+        keys = KvRecords(self.link.jetstream, KEYS, timedelta(milliseconds=KEY_LAPSES_MS + HOUR_MS))
+        names = KvRecords(self.link.jetstream, DEVICE_NAMES, timedelta(milliseconds=NAME_LAPSES_MS + HOUR_MS))
         self.claims = ClaimLedger(keys, names, clock, self._owner_of)
         self.ledger = SyncLedger(store, plan.gen, self.claims.name)
         control = HubControl(HubFiles(place), nats_program.find, self.system)

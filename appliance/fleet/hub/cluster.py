@@ -39,8 +39,8 @@ def cluster_of(
 ) -> Cluster | None:
     """Returns the cluster of the hub with this name in its certificate; None: there are too few for one.
 
-    `listen`: HOST:PORT for members. Hubs dial each other at the port beside that. Raises ValueError for an address
-    that is none.
+    `listen`: HOST:PORT for members. Hubs dial each other at the port beside that. `hubs`: those alone whose servers
+    run, and no standby. Raises ValueError for an address that is none.
     """
     others = {each.server_name: each.address for each in hubs if each.server_name != server_name}
     if 1 + len(others) < LEAST_HUBS:
@@ -49,7 +49,7 @@ def cluster_of(
 
 
 def copies(hubs: int) -> int:
-    """Returns how often each stream and bucket is kept with so many hubs."""
+    """Returns how often each stream and bucket is kept where the servers of so many hubs run."""
     return COPIES if hubs >= LEAST_HUBS else 1
 
 
