@@ -10,9 +10,18 @@ from appliance.config.load import HostPort
 if TYPE_CHECKING:
     from appliance.config.load import Settings
 
+HIGHEST = 65_535
+
 
 def own_ports(settings: Settings, *, hub: bool) -> frozenset[tuple[int, int]]:
-    """Returns pairs of IP protocol and port. `hub`: this host is one of its fleet."""
-    listeners = (*settings.api.listen, settings.metrics.listen, *((settings.fleet.listen,) if hub else ()))
-    tcp = {(int(IPPROTO_TCP), each.port) for each in listeners if isinstance(each, HostPort)}
-    return frozenset({*tcp, (int(IPPROTO_UDP), settings.wireguard.listen_port)})
+    """Returns pairs of IP protocol and port. `hub`: this host is one of its fleet, alone or not."""
+    listeners = (*settings.api.listen, settings.metrics.listen)
+    tcp = {each.port for each in listeners if isinstance(each, HostPort)}
+    if hub:
+        tcp |= {settings.fleet.listen.port, route_port(settings.fleet.listen.port)}
+    return frozenset({*((int(IPPROTO_TCP), port) for port in tcp), (int(IPPROTO_UDP), settings.wireguard.listen_port)})
+
+
+def route_port(port: int) -> int:
+    """Returns the TCP port on which a hub listens for other hubs, where it listens for members on this one."""
+    return port + 1 if port < HIGHEST else port - 1

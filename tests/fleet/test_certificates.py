@@ -58,6 +58,21 @@ def test_tls_takes_what_was_made_for_now(tmp_path: object) -> None:
         handshake(of_fleet.certificate, old, NAME, tmp_path)
 
 
+def test_a_hub_is_known_by_what_other_hubs_dial(tmp_path: object) -> None:
+    """By an address or a name, beside its own name; what is neither is refused."""
+    import time
+
+    now = time.time_ns() // 1_000_000
+    of_fleet = make_authority("flt_1", now)
+    leaf = make_leaf(of_fleet, NAME, now, ("192.0.2.1", "2001:db8::1", "fra.example.net"))
+    for name in (NAME, "192.0.2.1", "2001:db8::1", "fra.example.net"):
+        handshake(of_fleet.certificate, leaf, name, tmp_path)
+    with pytest.raises(ssl.SSLCertVerificationError, match="IP address mismatch"):
+        handshake(of_fleet.certificate, leaf, "192.0.2.2", tmp_path)
+    with pytest.raises(ValueError, match="A-label"):
+        make_leaf(of_fleet, NAME, now, ("für.example",))
+
+
 def test_a_leaf_signs_no_other(tmp_path: object) -> None:
     """A hub's certificate is no authority."""
     import time

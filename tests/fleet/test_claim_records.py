@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from nats.js.errors import BadRequestError
 
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import CutOff
@@ -61,3 +62,15 @@ def test_claims_on_a_real_hub(tmp_path: Path, show: Callable[[str], None]) -> No
 
     with HubProcess(tmp_path / "hub", AMS, FRA) as hub:
         asyncio.run(story(hub))
+
+
+@pytest.mark.parametrize("code", [10071, 10164])
+def test_a_record_that_changes_meanwhile_is_of_another_revision(code: int) -> None:
+    """Whichever way JetStream says it: a server of a cluster knows of a change that is under way."""
+
+    class OvertakenJetStream:
+        async def publish(self, *_: object, **_named: object) -> None:
+            raise BadRequestError(code=400, err_code=code)
+
+    records = KvRecords(OvertakenJetStream, "keys")  # type: ignore[arg-type]  # all that is asked of it
+    assert asyncio.run(records.put("a", b"1", 1)) is False

@@ -65,10 +65,13 @@ def test_a_hub_s_port_differs_from_the_others() -> None:
             parse_settings(f'[{section}]\nlisten = "127.0.0.1:9000"\n[fleet]\nlisten = "127.0.0.1:9000"', {}, "exit")
 
 
-def test_the_hub_s_port_is_the_appliance_s_own_on_a_hub_alone(tmp_path: Path) -> None:
-    """No client's packets leave with it there; another exit's ports are what they were."""
-    settings = parse_settings("", {}, "exit")
-    assert own_ports(settings, hub=True) - own_ports(settings, hub=False) == {(int(IPPROTO_TCP), 7422)}
+def test_a_hub_s_ports_are_the_appliance_s_own_on_a_hub_alone(tmp_path: Path) -> None:
+    """For members, and beside it for other hubs: no client's packets leave with them there; another exit's ports are
+    what they were."""
+    for text, ports in (("", (7422, 7423)), ('[fleet]\nlisten = "0.0.0.0:65535"', (65535, 65534))):
+        settings = parse_settings(text, {}, "exit")
+        of_hub = own_ports(settings, hub=True) - own_ports(settings, hub=False)
+        assert of_hub == {(int(IPPROTO_TCP), port) for port in ports}
     state = StateDir(tmp_path)
     assert not state.is_hub
     (tmp_path / "fleet").mkdir()

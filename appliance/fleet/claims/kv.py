@@ -25,7 +25,9 @@ ANSWER_S = 2.0
 MOST_BYTES = CLAIMS_MB * 1024 * 1024 // 2  # there are two buckets
 NAME = "made"  # the record that names the bucket: no claim has such a key
 # https://github.com/nats-io/nats-server/blob/main/server/errors.json
-NO_STREAM, NO_MESSAGE, OTHER_SEQUENCE = 10059, 10037, 10071
+NO_STREAM = 10059
+# Servers in a cluster say the second, without the number, while another change of the record is under way.
+OTHER_SEQUENCE = {10071, 10164}
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 OPERATION = "KV-Operation"
 
@@ -33,16 +35,25 @@ OPERATION = "KV-Operation"
 class KvRecords:
     """Is one bucket; it is made where it is not there. `jetstream`: of the present connection; raises CutOff.
 
-    `kept`: for how long a record that nobody changes; claims lapse before. What an exit could claim that is in the
-    wrong hands would fill the hub's disk else.
+    `kept`: for how long a record that nobody changes, None: for ever; claims lapse before. What an exit could claim
+    that is in the wrong hands would fill the hub's disk else. `copies`: on how many servers it is made. Without a
+    majority of them each method raises NotAnswered or NoResponder, and what was read a few seconds before may have
+    been changed since.
     """
 
     def __init__(
-        self, jetstream: Callable[[], JetStreamContext], bucket: str, kept: timedelta = timedelta(days=8)
+        self,
+        jetstream: Callable[[], JetStreamContext],
+        bucket: str,
+        kept: timedelta | None = timedelta(days=8),
+        copies: int = 1,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         self._jetstream = jetstream
         self._bucket = bucket
         self._kept = kept
+        self._copies = copies
+        self._most_bytes = most_bytes
         self._stream = f"KV_{bucket}"
 
     async def get(self, key: str) -> Versioned:
@@ -60,12 +71,20 @@ class KvRecords:
         except nats.js.errors.NotFoundError as error:
             if error.err_code == NO_STREAM:
                 await jetstream.create_key_value(
-                    bucket=self._bucket, history=1, ttl=self._kept.total_seconds(), max_bytes=MOST_BYTES
+                    bucket=self._bucket,
+                    history=1,
+                    ttl=None if self._kept is None else self._kept.total_seconds(),
+                    max_bytes=self._most_bytes,
+                    replicas=self._copies,
                 )
             return None
 
     async def put(self, key: str, value: bytes, revision: int) -> bool:
-        return await self._publish(key, value, {EXPECTED: str(revision)}) is not None
+        return await self.change(key, value, revision) is not None
+
+    async def change(self, key: str, value: bytes, revision: int) -> int | None:
+        """Does as `put`, and returns the record's new revision; None: it was of another one. Raises FleetError."""
+        return await self._publish(key, value, {EXPECTED: str(revision)})
 
     async def delete(self, key: str, revision: int) -> bool:
         sequence = await self._publish(key, b"", {EXPECTED: str(revision), OPERATION: "DEL"})
@@ -115,7 +134,7 @@ class KvRecords:
                 await self.put(NAME, secrets.token_hex(8).encode(), 0)
                 continue
             name = found.data or b""
-            if found.time is not None and datetime.now(UTC) - found.time > self._kept / 4:
+            if self._kept is not None and found.time is not None and datetime.now(UTC) - found.time > self._kept / 4:
                 await self.put(NAME, name, found.seq or 0)  # or it would not be kept
             return name.decode()
 
@@ -127,7 +146,7 @@ class KvRecords:
                     self._subject(key), value, timeout=ANSWER_S, stream=self._stream, headers=headers
                 )
             except nats.js.errors.BadRequestError as error:
-                if error.err_code == OTHER_SEQUENCE:
+                if error.err_code in OTHER_SEQUENCE:
                     return None
                 raise
             return ack.seq

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -69,8 +70,13 @@ def make_authority(fleet_id: str, now: int) -> CertifiedKey:
     return _signed(builder, key, key)
 
 
-def make_leaf(authority: CertifiedKey, server_name: str, now: int) -> CertifiedKey:
-    """Makes a hub's certificate. Raises ValueError if the authority cannot be read."""
+def make_leaf(authority: CertifiedKey, server_name: str, now: int, hosts: tuple[str, ...] = ()) -> CertifiedKey:
+    """Makes a hub's certificate, for those who ask it and for other hubs, which it asks itself.
+
+    `hosts`: addresses or names by which other hubs dial it: nats-server looks for them in the certificate, whatever
+    its `server_name` (https://github.com/nats-io/nats-server/issues/3740). Raises ValueError if the authority cannot
+    be read, or a host is none.
+    """
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -81,7 +87,7 @@ def make_leaf(authority: CertifiedKey, server_name: str, now: int) -> CertifiedK
     if not isinstance(issuer_key, ec.EllipticCurvePrivateKey) or issuer_key.public_key() != issuer.public_key():
         raise ValueError("the key is not the authority's")
     key = _new_key()
-    names = x509.SubjectAlternativeName([x509.DNSName(server_name)])
+    names = x509.SubjectAlternativeName([x509.DNSName(server_name), *map(_general_name, hosts)])
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
     builder = (
         _builder(_name(server_name), issuer.subject, key.public_key(), _day(now), LEAF_DAYS)
@@ -103,6 +109,15 @@ def _name(common_name: str) -> x509.Name:
     from cryptography import x509
 
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _day(now: int) -> datetime:

@@ -12,11 +12,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from appliance.fleet.hub.cluster import COPIES
 from appliance.fleet.link.wire import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from appliance.fleet.hub.cluster import Cluster
     from appliance.fleet.membership.members import FleetMember
 
 SERVICES = ("state", "led", "join")  # of the hub, for members
@@ -30,6 +32,7 @@ MOST_CONNECTIONS, MOST_OF_MEMBERS = 256, 240
 # 250 bytes a key, are in two buckets of half of theirs.
 MOST_EXITS, STREAM_MB, CLAIMS_MB = 64, 32, 128
 DISK_MB, STREAMS = MOST_EXITS * STREAM_MB + CLAIMS_MB, MOST_EXITS + 2
+LEAD_MB = 1  # of several hubs: the bucket that says which one leads
 
 STANDARD = 'allowed_connection_types: ["STANDARD"]'  # no WebSocket, MQTT or leaf node
 NODE_ID = re.compile(r"nod_[0-9a-f]{24}")
@@ -61,6 +64,7 @@ class HubSettings:
 
     `hub_nkey`, `system_nkey`: of the hub's own users in the accounts HUB and SYS. `invitations`: the NKEYs of those
     that are open, or were a short while ago: the holder of one is then told in words what is wrong with it.
+    `cluster`: None: the hub stands alone.
     """
 
     server_name: str
@@ -70,6 +74,7 @@ class HubSettings:
     system_nkey: str
     members: tuple[FleetMember, ...]
     invitations: tuple[str, ...] = ()
+    cluster: Cluster | None = None
 
 
 def member_rights(node_id: str) -> Rights:
@@ -112,16 +117,19 @@ def render(settings: HubSettings) -> str:
     Raises ValueError for an id or a key that could widen a right.
     """
     hub, system = _checked_key(settings.hub_nkey), _checked_key(settings.system_nkey)
+    room = _room(settings.cluster)
     members = "".join(f"      {line}\n" for line in _users(settings))
     exports = "".join(f'      {{service: "{PREFIX}.{name}.>", accounts: [FLEET]}}\n' for name in SERVICES)
     imports = "".join(f'      {{service: {{account: HUB, subject: "{PREFIX}.{name}.>"}}}}\n' for name in SERVICES)
     return (
         f"{_server(settings)}"
+        f"{'' if settings.cluster is None else _cluster(settings.cluster, settings.files)}"
         "system_account: SYS\n"
         "accounts {\n"
         f"  SYS: {{users: [{{nkey: {system}, {STANDARD}}}]}}\n"
         "  HUB: {\n"
-        f"    jetstream: {{max_mem: 16MB, max_file: {DISK_MB}MB, max_streams: {STREAMS}, max_consumers: 256}}\n"
+        f"    jetstream: {{max_mem: 16MB, max_file: {room.of_account}MB, max_streams: {room.streams}, "
+        "max_consumers: 256}\n"
         f"    users: [{{nkey: {hub}, {STANDARD}}}]\n"
         f"    exports: [\n{exports}    ]\n"
         "  }\n"
@@ -156,8 +164,45 @@ authorization {{ timeout: 3 }}
 jetstream {{
   store_dir: {_quoted(files.streams)}
   max_memory_store: 16MB
-  max_file_store: {DISK_MB}MB
+  max_file_store: {_room(settings.cluster).of_server}MB
   sync_interval: always
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """Holds what JetStream may have, in MB: a server counts its own copies, the account those of all servers."""
+
+    of_server: int
+    of_account: int
+    streams: int
+
+
+def _room(cluster: Cluster | None) -> _Room:
+    if cluster is None:
+        return _Room(DISK_MB, DISK_MB, STREAMS)
+    of_server = DISK_MB + LEAD_MB
+    return _Room(of_server, of_server * COPIES, STREAMS + 1)
+
+
+def _cluster(cluster: Cluster, files: ServerFiles) -> str:
+    # Members know the hubs from the fleet, and are not told of them by nats-server.
+    routes = [f"tls://{each}" for each in cluster.routes]
+    return f"""cluster {{
+  name: {_quoted(cluster.name)}
+  listen: {_quoted(cluster.listen)}
+  no_advertise: true
+  pool_size: 1
+  routes: {_listed(routes)}
+  tls {{
+    cert_file: {_quoted(files.certificate)}
+    key_file: {_quoted(files.key)}
+    ca_file: {_quoted(cluster.authority)}
+    verify: true
+    min_version: "1.3"
+    timeout: 3
+  }}
 }}
 """
 

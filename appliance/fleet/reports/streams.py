@@ -32,10 +32,14 @@ def stream_of(node: str) -> str:
 
 
 class NatsStreams:
-    """Is the `Streams` of a hub. `jetstream` returns nats-py's own of the present connection, or raises CutOff."""
+    """Is the `Streams` of a hub. `jetstream` returns nats-py's own of the present connection, or raises CutOff.
 
-    def __init__(self, jetstream: Callable[[], JetStreamContext]) -> None:
+    `copies`: on how many servers a stream is made.
+    """
+
+    def __init__(self, jetstream: Callable[[], JetStreamContext], copies: int = 1) -> None:
         self._jetstream = jetstream
+        self._copies = copies
 
     async def make(self, node: str) -> None:
         """Makes the node's stream, unless it is there. Raises FleetError."""
@@ -46,6 +50,7 @@ class NatsStreams:
             max_bytes=MAX_BYTES,
             discard=DiscardPolicy.NEW,
             storage=StorageType.FILE,
+            num_replicas=self._copies,
         )
         async with _fleet_errors():
             await self._jetstream().add_stream(config)

@@ -1,0 +1,70 @@
+"""Says how three hubs or more form one cluster of nats-servers, and how often it keeps what it keeps. Pure.
+
+Two never form one: where one of two is lost, the other has no majority, and takes nothing any more.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance.config.own_ports import route_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from appliance.fleet.membership.identity import HubAddress
+
+LEAST_HUBS = 3
+COPIES = 3  # of a stream or bucket, however many hubs there are: one of them may be lost
+ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Holds what the hub's nats-server is to know of the others. `listen`, `routes`: HOST:PORT; `authority`: a file.
+
+    Whoever has a certificate of the authority may be a server of the cluster: hubs alone have one.
+    """
+
+    name: str
+    listen: str
+    routes: tuple[str, ...]
+    authority: str
+
+
+def cluster_of(
+    fleet_id: str, server_name: str, listen: str, hubs: Iterable[HubAddress], authority: str
+) -> Cluster | None:
+    """Returns the cluster of the hub with this name in its certificate; None: there are too few for one.
+
+    `listen`: HOST:PORT for members. Hubs dial each other at the port beside that. `hubs`: those alone whose servers
+    run, and no standby. Raises ValueError for an address that is none.
+    """
+    others = {each.server_name: each.address for each in hubs if each.server_name != server_name}
+    if 1 + len(others) < LEAST_HUBS:
+        return None
+    return Cluster(fleet_id, _route(listen), tuple(sorted(map(_route, others.values()))), authority)
+
+
+def copies(hubs: int) -> int:
+    """Returns how often each stream and bucket is kept where the servers of so many hubs run."""
+    return COPIES if hubs >= LEAST_HUBS else 1
+
+
+def host_of(address: str) -> str:
+    """Returns the host of HOST:PORT, as its certificate is to name it. Raises ValueError."""
+    return _parts(address)[0].strip("[]")
+
+
+def _route(address: str) -> str:
+    host, port = _parts(address)
+    return f"{host}:{route_port(port)}"
+
+
+def _parts(address: str) -> tuple[str, int]:
+    found = ADDRESS.fullmatch(address)
+    if found is None:
+        raise ValueError(f"{address!r} is not the address of a hub: HOST:PORT")
+    return found[1], int(found[2])

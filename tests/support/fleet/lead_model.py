@@ -1,0 +1,237 @@
+"""Three hubs that decide by `Lead`, in a world that pauses, kills and rolls them back, and loses or delays writes.
+
+What is checked at each step is said in `LeadWorld.check`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from appliance.fleet.hub.lead import Change, Followed, Lead, LeadRecord, LeadWrite
+
+if TYPE_CHECKING:
+    import random
+
+NAMES = ("fra", "ams", "lon")
+FAULTS_MS, HEALED_MS = 90_000, 60_000
+LONGEST_PAUSE_MS = 15_000
+FIRST = "c0"
+
+
+@dataclass
+class OnDisk:
+    """What a hub keeps. `led`: the generation of these changes is its own."""
+
+    gen: int
+    log: list[str]
+    led: bool
+
+    def copy(self) -> OnDisk:
+        return OnDisk(self.gen, list(self.log), self.led)
+
+
+@dataclass
+class ModelHub:
+    """A hub; down where `lead` is None. Its clock begins anywhere, and runs a little wrong."""
+
+    name: str
+    disk: OnDisk
+    rate: float
+    offset: int
+    lead: Lead | None
+    image: OnDisk
+    next_ms: int = 0
+    told: Change | None = None
+    asleep: LeadWrite | None = None  # it sleeps between the decision and the write
+    lost: bool = False
+
+    def clock(self, now: int) -> int:
+        return self.offset + int(now * self.rate)
+
+    @property
+    def followed(self) -> Followed:
+        disk = self.disk
+        at = Change(disk.gen, len(disk.log), disk.log[-1])
+        return Followed(at, self._knows if disk.led else None)
+
+    def _knows(self, change: Change) -> bool:
+        return 0 < change.rev <= len(self.disk.log) and self.disk.log[change.rev - 1] == change.mark
+
+
+@dataclass
+class LeadWorld:
+    """`random`: which faults there are, and when."""
+
+    random: random.Random
+    now: int = 0
+    acknowledged: set[str] = field(default_factory=set)
+    generations: list[int] = field(default_factory=list)  # of what was acknowledged, in order
+    takeovers: int = 0
+    rolled_back: int = 0
+    faults: bool = True
+    changes: int = 0
+
+    def __post_init__(self) -> None:
+        choose = self.random
+        first = OnDisk(1, [FIRST], led=False)
+        self.hubs = [
+            ModelHub(each, first.copy(), choose.uniform(0.98, 1.02), choose.randrange(10**6), Lead(each), first.copy())
+            for each in NAMES
+        ]
+        self.record = LeadRecord("fra", 1, Change(1, 1, FIRST))
+        self.revision = 1
+        self.history = [(self.record, self.revision)]
+        self.late: list[tuple[int, LeadWrite]] = []
+        self.telling: list[tuple[int, str, Change]] = []
+        self.no_majority_until = 0
+
+    # The world ---------------------------------------------------------------------------------------------
+
+    def run(self) -> bool:
+        """Faults, and then none. Returns whether, in the end, a hub leads and a new change is acknowledged."""
+        while self.now < FAULTS_MS:
+            self.step()
+        self.faults = False
+        self.no_majority_until = 0
+        for hub in self.hubs:
+            if hub.lead is None and not hub.lost:
+                hub.lead = Lead(hub.name)
+        before = len(self.acknowledged)
+        while self.now < FAULTS_MS + HEALED_MS:
+            self.step()
+        leading = [hub for hub in self.hubs if hub.lead is not None and hub.lead.leads(hub.clock(self.now))]
+        return len(leading) == 1 and len(self.acknowledged) > before
+
+    def step(self) -> None:
+        self.now += 100
+        for each in [each for each in self.late if each[0] <= self.now]:
+            self.late.remove(each)
+            self._apply(each[1])
+        for tell in [each for each in self.telling if each[0] <= self.now]:
+            self._tell(*tell)
+        if self.faults:
+            self._break_something()
+        for hub in self.hubs:
+            if hub.next_ms <= self.now:
+                hub.next_ms = self.now + self.random.randrange(200, 800)
+                self._wake(hub)
+            self.check()
+
+    def check(self) -> None:
+        """At most one hub takes itself for the leader; one that does, or did when it last asked, has all changes that
+        were ever acknowledged; generations of what is acknowledged never go back."""
+        leading = [hub for hub in self.hubs if hub.lead is not None and hub.lead.leads(hub.clock(self.now))]
+        assert len(leading) <= 1, [hub.name for hub in leading]
+        for hub in leading:
+            assert self.acknowledged <= set(hub.disk.log), (hub.name, self.acknowledged - set(hub.disk.log))
+        assert self.generations == sorted(self.generations)
+
+    def _break_something(self) -> None:
+        chance = self.random.random()
+        hub = self.random.choice(self.hubs)
+        if chance < 0.004:
+            hub.lead = hub.asleep = hub.told = None  # killed
+        elif chance < 0.012 and hub.lead is None and not hub.lost:
+            hub.lead = Lead(hub.name)
+            hub.next_ms = self.now
+        elif chance < 0.016:
+            hub.next_ms = self.now + self.random.randrange(LONGEST_PAUSE_MS)
+        elif chance < 0.018:
+            self.no_majority_until = self.now + self.random.randrange(10_000)
+        elif chance < 0.022:
+            hub.image = hub.disk.copy()
+        elif chance < 0.0225 and not self.rolled_back:
+            self.rolled_back += 1
+            hub.disk, hub.lead, hub.asleep, hub.told = hub.image.copy(), None, None, None
+        elif chance < 0.0232 and not any(each.lost for each in self.hubs):
+            hub.lost, hub.lead, hub.asleep = True, None, None
+
+    # The record --------------------------------------------------------------------------------------------
+
+    def _read(self, hub: ModelHub, lead: Lead) -> None:
+        if self.now < self.no_majority_until:
+            lead.unread()
+            return
+        stale = self.faults and self.random.random() < 0.05
+        record, revision = self.random.choice(self.history[-8:]) if stale else (self.record, self.revision)
+        lead.read(record, revision, hub.clock(self.now))
+
+    def _apply(self, write: LeadWrite) -> int | None:
+        if write.revision != self.revision:
+            return None
+        self.record, self.revision = write.record, self.revision + 1
+        self.history.append((self.record, self.revision))
+        return self.revision
+
+    def _write(self, hub: ModelHub, lead: Lead, write: LeadWrite) -> None:
+        chance = self.random.random() if self.faults else 1.0
+        if chance < 0.06:  # it is applied at some time, and nobody learns of it
+            self.late.append((self.now + self.random.randrange(20_000), write))
+        if chance < 0.12 or self.now < self.no_majority_until:
+            lead.unread()
+            return
+        revision = self._apply(write)
+        if revision is None or (chance < 0.17):  # refused, or the answer is lost
+            lead.unread()
+            return
+        took = lead.gen is None
+        lead.written(write, revision)
+        if took:
+            self.takeovers += 1
+            if chance < 0.3:  # killed before the generation is in the store
+                hub.lead = None
+                return
+            hub.disk.gen, hub.disk.led, hub.told = write.record.gen, True, None
+        kept = lead.acknowledged
+        if kept is not None and kept.rev:
+            assert hub.disk.log[kept.rev - 1] == kept.mark
+            self.acknowledged.update(hub.disk.log[: kept.rev])
+            self.generations.append(kept.gen)
+
+    # Hubs --------------------------------------------------------------------------------------------------
+
+    def _wake(self, hub: ModelHub) -> None:
+        # A command writes the store of a hub that took itself for the leader, whether or not its server runs.
+        if hub.disk.led and not hub.lost and self.random.random() < 0.4:
+            self.changes += 1
+            hub.disk.log.append(f"c{self.changes}")
+        lead = hub.lead
+        if lead is None:
+            return
+        if hub.asleep is not None:
+            write, hub.asleep = hub.asleep, None
+            self._write(hub, lead, write)
+            return
+        self._read(hub, lead)
+        self._follow(hub)
+        write_now = lead.wanted(hub.followed, hub.told, hub.clock(self.now))
+        if write_now is None:
+            return
+        if self.faults and self.random.random() < 0.03:
+            hub.asleep = write_now
+            hub.next_ms = self.now + self.random.randrange(LONGEST_PAUSE_MS)
+            return
+        self._write(hub, lead, write_now)
+
+    def _follow(self, hub: ModelHub) -> None:
+        """A hub reads all that another one has that takes itself for the leader, and tells it so, now or later."""
+        for other in self.hubs:
+            if other is hub or other.lead is None or other.lead.gen is None or other.lead.gen != other.disk.gen:
+                continue
+            if other.disk.gen < hub.disk.gen or (other.disk.gen == hub.disk.gen and hub.disk.led):
+                continue
+            if self.faults and self.random.random() < 0.3:
+                continue
+            if hub.lead is not None and hub.lead.gen is not None:
+                continue
+            hub.disk = OnDisk(other.disk.gen, list(other.disk.log), led=False)
+            delay = self.random.randrange(5_000) if self.faults and self.random.random() < 0.2 else 0
+            self.telling.append((self.now + delay, other.name, hub.followed.at))
+
+    def _tell(self, at: int, name: str, change: Change) -> None:
+        self.telling.remove((at, name, change))
+        hub = next(each for each in self.hubs if each.name == name)
+        is_of_this = hub.lead is not None and hub.lead.gen == change.gen
+        if is_of_this and (hub.told is None or (hub.told.gen, hub.told.rev) < (change.gen, change.rev)):
+            hub.told = change

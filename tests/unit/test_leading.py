@@ -1,0 +1,176 @@
+"""A hub's part in deciding which one leads: what it reads, writes and notes, and what it does where that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+import pytest
+
+from appliance.domain.errors import CutOff, FleetError, NotAnswered, StoreUnavailable
+from appliance.fleet.claims.records import Versioned
+from appliance.fleet.hub.lead import BEAT_MS, LEASE_MS, TAKE_MS, Change, Followed, LeadRecord
+from appliance.fleet.hub.leading import KEY, Leading, appoint
+from tests.support.virtual_clock import VirtualClock
+
+FIRST = Change(1, 5, "m5")
+OF_AMS = LeadRecord("ams", 1, FIRST)
+
+
+class OneRecord:
+    """`fault`: what reading raises; `lost`: of the next write the answer is lost, taken or not."""
+
+    def __init__(self) -> None:
+        self.value: bytes | None = None
+        self.revision = 0
+        self.fault: FleetError | None = None
+        self.lost: bool | None = None
+
+    async def get(self, key: str) -> Versioned:
+        assert key == KEY
+        if self.fault is not None:
+            raise self.fault
+        return Versioned(self.value, self.revision)
+
+    async def change(self, key: str, value: bytes, revision: int) -> int | None:
+        assert key == KEY
+        lost, self.lost = self.lost, None
+        if revision != self.revision:
+            return None
+        if lost is not False:
+            self.value, self.revision = value, self.revision + 1
+        if lost is not None:
+            raise NotAnswered("lost")
+        return self.revision
+
+    @property
+    def record(self) -> LeadRecord:
+        assert self.value is not None
+        return msgspec.json.decode(self.value, type=LeadRecord)
+
+
+class KnownProgress:
+    """Has followed `at`; `others` have of it what they have. `full`: the store cannot be written."""
+
+    def __init__(self) -> None:
+        self.at = FIRST
+        self.others: Change | None = None
+        self.full = False
+        self.begun: list[int] = []
+
+    async def followed(self) -> Followed:
+        return Followed(self.at)
+
+    def told(self) -> Change | None:
+        return self.others
+
+    async def begin(self, gen: int) -> None:
+        if self.full:
+            raise StoreUnavailable
+        self.begun.append(gen)
+        self.at = Change(gen, self.at.rev, self.at.mark)
+
+
+class HubUnderTest:
+    """The hub fra, beside ams, which leads; `after` looks once, so many ms later."""
+
+    def __init__(self) -> None:
+        self.records, self.progress, self.clock = OneRecord(), KnownProgress(), VirtualClock()
+        assert asyncio.run(appoint(self.records, OF_AMS))
+        self.part = Leading("fra", self.records, self.progress, self.clock)
+
+    def after(self, ms: int) -> None:
+        self.clock.advance(ms / 1000)
+        asyncio.run(self.part.look())
+
+
+@pytest.fixture
+def hub() -> HubUnderTest:
+    return HubUnderTest()
+
+
+def test_the_first_leader_is_appointed_once(hub: HubUnderTest) -> None:
+    """By whoever makes the record; it is never made over one that is there."""
+    assert not asyncio.run(appoint(hub.records, LeadRecord("lon", 9, FIRST)))
+    assert hub.records.record == OF_AMS
+    hub.after(0)
+    assert (hub.part.leader, hub.part.gen) == ("ams", None)
+
+
+def test_it_leads_once_that_is_in_its_store(hub: HubUnderTest) -> None:
+    """Where it cannot be written there it does not lead, and tries in another generation."""
+    hub.progress.full = True
+    hub.after(0)
+    hub.after(TAKE_MS)
+    assert hub.records.record == LeadRecord("fra", 2, FIRST)
+    assert hub.part.gen is None
+    hub.progress.full = False
+    hub.after(1)
+    assert (hub.progress.begun, hub.part.gen) == ([3], 3)
+    assert hub.part.acknowledged is None
+    hub.progress.others = Change(3, 6, "m6")
+    hub.after(1)
+    assert hub.part.acknowledged == hub.records.record.kept == Change(3, 6, "m6")
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_write_whose_answer_is_lost_acknowledges_nothing(hub: HubUnderTest, *, taken: bool) -> None:
+    """Whether or not it was taken; what is written next does."""
+    hub.after(0)
+    hub.after(TAKE_MS)
+    hub.progress.others, hub.records.lost = Change(2, 6, "m6"), taken
+    before = hub.part.gen
+    hub.after(1)
+    assert (hub.part.gen, hub.part.acknowledged) == (before, None)
+    hub.after(BEAT_MS)
+    assert hub.part.acknowledged == Change(2, 6, "m6")
+
+
+def test_a_leader_that_is_cut_off_leads_for_a_while(hub: HubUnderTest, caplog: pytest.LogCaptureFixture) -> None:
+    """Until its lease is over; that is said once, and so is the end of it."""
+    caplog.set_level(logging.INFO)
+    hub.after(0)
+    hub.after(TAKE_MS)
+    caplog.clear()
+    hub.records.fault = CutOff("gone")
+    hub.after(LEASE_MS - 1)
+    assert hub.part.gen == 2
+    hub.after(1)
+    assert hub.part.gen is None
+    hub.records.fault = None
+    hub.after(1)
+    assert hub.part.gen == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "it is not known which hub leads: gone",
+        "it is known again which hub leads: fra",
+    ]
+
+
+@pytest.mark.parametrize("value", [b"", b"{}", b"[" * 100_000, b'{"hub":1}'])
+def test_a_record_that_is_not_understood_is_left_alone(hub: HubUnderTest, value: bytes) -> None:
+    """Of a newer version, perhaps."""
+    hub.records.value = value
+    hub.after(0)
+    hub.after(2 * TAKE_MS)
+    assert (hub.records.value, hub.part.gen) == (value, None)
+
+
+def test_it_looks_again_at_once_when_woken(hub: HubUnderTest) -> None:
+    """What another hub has told is acknowledged soon."""
+
+    async def story() -> None:
+        stopping = asyncio.Event()
+        running = asyncio.ensure_future(hub.part.run(stopping))
+        while hub.part.leader is None:  # noqa: ASYNC110 (it sets no event)
+            await asyncio.sleep(0)
+        hub.records.value = msgspec.json.encode(LeadRecord("lon", 2, FIRST))
+        hub.records.revision += 1
+        hub.part.wake()
+        async with asyncio.timeout(30):
+            while hub.part.leader != "lon":  # noqa: ASYNC110 (it sets no event)
+                await asyncio.sleep(0)
+        stopping.set()
+        await running
+
+    asyncio.run(story())
