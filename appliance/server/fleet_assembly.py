@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from appliance.config.load import Settings
     from appliance.domain.clock import Moment
     from appliance.fleet.link.link import LinkState
+    from appliance.fleet.membership.members import FleetMember
     from appliance.fleet.membership.identity import Membership, NodeKeys
     from appliance.fleet.membership.roster import Roster
     from appliance.fleet.status.status import FleetStatus
@@ -83,12 +84,7 @@ class FleetPart:
         self.roster = roster
         self.hub: HubPart | None = None
         self.link = self._make_link()
-        own = roster.get(keys.node_id)
-        if own is None:
-            raise HostError(
-                "this host is not among the members of its fleet: wg-appliance fleet leave --force, and join"
-            )
-        self.directory = Directory(own, roster.all)
+        self.directory = Directory(_this_member(roster, keys.node_id), roster.all)
         self.replica = Replica(self.link, here.store, keys.node_id, here.clock, self._reactions())
         self._own_beats = self._make_beats()
         self.nodes = FleetNodes(
