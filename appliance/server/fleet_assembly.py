@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from appliance.config.load import Settings
     from appliance.domain.clock import Moment
     from appliance.fleet.link.link import LinkState
-    from appliance.fleet.membership.members import FleetMember
     from appliance.fleet.membership.identity import Membership, NodeKeys
+    from appliance.fleet.membership.members import FleetMember
     from appliance.fleet.membership.roster import Roster
     from appliance.fleet.status.status import FleetStatus
     from appliance.server.served_exit import ServedExit
@@ -338,3 +338,10 @@ class FleetPart:
         return fleet_status(
             presences, self._keys.node_id, self.nodes.apart(), self.link.state, self._report, tokens, now
         )
+
+
+def _this_member(roster: Roster, node_id: str) -> FleetMember:
+    own = roster.get(node_id)
+    if own is None:
+        raise HostError("this host is not among the members of its fleet: wg-appliance fleet leave --force, and join")
+    return own
