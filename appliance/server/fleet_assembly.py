@@ -211,6 +211,7 @@ class FleetPart:
         """Begins to connect, to answer and to follow; the API is the fleet's from here on."""
         here, self.hub = self._here, hub
         if hub is not None:
+            hub.leases.take_over(here.settings)
             await terms.lead(here.store, here.settings, here.parts.ticker, here.take_over)
             await hub.listen()
         else:
@@ -252,8 +253,8 @@ class FleetPart:
         """Goes by settings that were read anew; a hub tells its tiers and prices. Raises StoreUnavailable."""
         self._here = self._here.reloaded(read)
         self.reporting.report_each(self._here.settings.fleet.report)
-        if self._membership.role == "hub":
-            await terms.tell(self._here.store, read)
+        if self.hub is not None:
+            await self.hub.take_over(read)
 
     def tasks(self) -> dict[str, Task]:
         """Returns what runs until the event that each is given."""
