@@ -99,11 +99,11 @@ class ThreeParts:
     def leading(self) -> list[int]:
         return [number for number, (part, *_) in enumerate(self.parts) if part.gen is not None]
 
-    async def acknowledges(self, number: int) -> bool:
-        """Whether a change that this hub makes now is acknowledged."""
+    async def acknowledges(self, number: int, seconds: float = SECONDS) -> bool:
+        """Whether a change that this hub makes now is acknowledged in that time."""
         accounts, part = self.accounts[f"hub{number}"], self.parts[number][0]
         change = accounts.change()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if part.acknowledged == change:
                 return True
@@ -237,7 +237,7 @@ def test_another_hub_leads_when_the_first_is_lost(tmp_path: Path, show: Callable
             other = 3 - number
             hubs.kill(other)
             await until(lambda: one_of(leaders), "no leader")
-            assert not await leaders.acknowledges(number)
+            assert not await leaders.acknowledges(number, 3)
             began = time.monotonic()
             hubs.start(other)
             await until(lambda: one_of(leaders, 1, 2), "a leader again")
