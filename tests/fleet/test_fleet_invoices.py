@@ -258,6 +258,8 @@ async def test_lines_of_deleted_sessions_are_told_to_a_new_hub(billed: BilledFle
     (line,) = (await billed.invoice(ada.account, SEPTEMBER)).lines
     assert (line.line.session_id, line.line.charge.total_bytes) == (opened["id"], 1000)
     await sums(billed, ada.account, SEPTEMBER)
+    assert billed.exits.folds is not None
+    assert await billed.exits.folds.page(ada.account.id, [ams.node_id], live=False, before=None, limit=9) == []
 
 
 # --verify ------------------------------------------------------------------------------------------

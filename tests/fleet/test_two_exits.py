@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -158,6 +160,58 @@ def test_sessions_of_a_disabled_account_end_everywhere(fleet: WholeFleet, show: 
     fleet.hub.admin("account", "set", "emil", "--disabled")
     until(lambda: fleet.clients[0].get(f"{WEB}/ip", seconds=1) == "", "its tunnel carries nothing")
     show(f"ended {time.monotonic() - began:.1f} s after the command began")
+
+
+def test_the_hubs_invoice_has_the_lines_of_both_exits(fleet: WholeFleet) -> None:
+    """As each has billed them; the month is not over. The spoke makes none."""
+    hub, spoke = fleet.exits
+    ended = _paid_sessions(fleet, "hugo")
+    month = ended[0]["terminated_at"][:7]
+    books = json.loads(hub.admin("invoice", "hugo", "--month", month, "--json"))
+    assert {line["exit"] for line in books["lines"]} == {hub.name, spoke.name}
+    assert sorted((line["id"], line["bytes_in"], line["bytes_out"]) for line in books["lines"]) == sorted(
+        (each["id"], each["bytes_in"], each["bytes_out"]) for each in ended
+    )
+    assert books["complete"] is False
+    assert f"invoices are made on {hub.name}" in spoke.attempt("invoice", "hugo", "--month", month).stderr
+
+
+@pytest.mark.long
+def test_the_spoke_compares_its_lines_with_the_hubs(fleet: WholeFleet) -> None:
+    """The hub's server asks it, within seconds: all is the same, and after a change by hand it is not."""
+    hub, spoke = fleet.exits
+    ended = _paid_sessions(fleet, "ines")
+    asked = ("invoice", "ines", "--month", ended[0]["terminated_at"][:7], "--verify")
+    assert hub.attempt(*asked).stderr.splitlines()[0] == f"verified: the lines are those of {spoke.name}"
+    with closing(sqlite3.connect(hub.store)) as db, db:
+        db.execute("UPDATE fleet_lines SET seconds = seconds + 1 WHERE session_id = ?", (ended[1]["id"],))
+    refused = hub.attempt(*asked)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"{spoke.name}: 1 line differs from what the hub has: {ended[1]['id']}" in refused.stderr
+
+
+def _paid_sessions(fleet: WholeFleet, account: str) -> list[Any]:
+    """Sessions of a paid account on the hub and on the spoke, which ended and were told."""
+    hub, spoke = fleet.exits
+    token = fleet.token(account)
+    hub.admin("account", "set", account, "--tier", "paid")
+    until(lambda: spoke.api("GET", "/v1/usage", token=token).body["tier"] == "paid", "the spoke knows it")
+    opened = [hub.open(token, region=region) for region in ("fsn", "ams")]
+    for client, each in zip(fleet.clients, opened, strict=True):
+        client.wg_quick(each["wg_config"])
+        assert client.address_seen()
+    until(lambda: all(hub.session(each["id"], token)["bytes_in"] for each in opened), "both are counted")
+    for client, each in zip(fleet.clients, opened, strict=True):
+        client.down()
+        hub.close(each["id"], token)
+    ended = [hub.session(each["id"], token) for each in opened]
+    month = ended[0]["terminated_at"][:7]
+
+    def lines() -> list[Any]:
+        return list(json.loads(hub.admin("invoice", account, "--month", month, "--json"))["lines"])
+
+    until(lambda: [bool(line["end"]) for line in lines()] == [True, True], "both have told that they ended")
+    return ended
 
 
 def test_an_exit_that_is_cut_off_goes_on(fleet: WholeFleet) -> None:

@@ -298,7 +298,7 @@ def _row(node: str, session_id: str, report: SessionReport) -> FoldedRow:
         report.epoch,
         report.v,
         report.batch,
-        report.account_id,
+        report.account_id if report.region else "",  # of one that retention has removed no list is to have it
         report.created_at,
         report.state,
         report.bytes_in,
