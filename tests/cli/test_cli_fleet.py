@@ -296,6 +296,10 @@ def test_the_standby_is_promoted_when_the_hub_is_gone(fra: FleetHost, ams: Fleet
         assert "ams1 is the fleet's standby already" in fra.refused("fleet", "invite", "--hub")
         assert fra.refused("fleet", "promote").startswith("this host is the hub already")
         assert "its wg-appliance does not: stop it first" in ams.refused("fleet", "promote")
+    with ams.served() as server:
+        server.behind = 3
+        until(lambda: ams.json("fleet", "status").get("behind") == 3, "the server has noted it")
+        assert "this host does not have: 3: reach the hub" in ams.refused("fleet", "promote")
     done = ams.do("fleet", "promote")
     assert "this host is the hub now, of generation 2" in done.err
     assert ams.rows("SELECT role, gen FROM fleet") == [("hub", 2)]

@@ -49,7 +49,7 @@ CLOCK = HostClock()
 
 
 class ServerBeside:
-    """`unsent`: sessions that it says are not reported."""
+    """`unsent`: sessions that it says are not reported; `behind`: changes of others that it lacks."""
 
     def __init__(self, state: StateDir, listen: str) -> None:
         self._state = state
@@ -59,6 +59,7 @@ class ServerBeside:
         self._thread = threading.Thread(target=self._main)
         self._failed: BaseException | None = None
         self.unsent = 0
+        self.behind = 0
 
     def __enter__(self) -> ServerBeside:
         self._thread.start()
@@ -166,6 +167,7 @@ class ServerBeside:
             unsent_sessions=self.unsent,
             lag_s=0,
             meanwhile=(),
+            behind=self.behind,
         )
 
 
