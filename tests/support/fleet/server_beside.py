@@ -49,7 +49,7 @@ CLOCK = HostClock()
 
 
 class ServerBeside:
-    """`unsent`: sessions that it says are not reported; `behind`: changes of others that it lacks."""
+    """`unsent`: sessions that it says are not reported."""
 
     def __init__(self, state: StateDir, listen: str) -> None:
         self._state = state
@@ -59,7 +59,6 @@ class ServerBeside:
         self._thread = threading.Thread(target=self._main)
         self._failed: BaseException | None = None
         self.unsent = 0
-        self.behind = 0
 
     def __enter__(self) -> ServerBeside:
         self._thread.start()
@@ -167,7 +166,6 @@ class ServerBeside:
             unsent_sessions=self.unsent,
             lag_s=0,
             meanwhile=(),
-            behind=self.behind,
         )
 
 
