@@ -58,6 +58,27 @@ def served(hub: HubProcess, leaf: Callable[[HubProcess], object]) -> ConnectFail
         return fails(hub.user(AMS), other.at())
 
 
+def test_a_hub_is_given_up_for_another(hub: HubProcess) -> None:
+    """Once, and not again at once: the other may be away, and this one all that there is."""
+
+    async def story() -> None:
+        hubs = hub.at(), At(f"localhost:{hub.port}")
+        link = NatsLink(lambda: hubs, hub.user(AMS), HostClock())
+        link.start()
+        try:
+            await link.wait_connected(SECONDS)
+            first = link.state.hub
+            link.dial_another()
+            await until(lambda: link.connected and link.state.hub != first, "the other one")
+            link.dial_another()
+            await asyncio.sleep(0)
+            assert link.connected
+        finally:
+            await link.close()
+
+    asyncio.run(story())
+
+
 def test_refused(hub: HubProcess) -> None:
     failed = fails(hub.user(AMS), At(f"127.0.0.1:{free_port()}"))
     assert failed.reason is Hindrance.REFUSED

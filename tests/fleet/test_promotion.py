@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -11,34 +10,37 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.fleet.appliances import FleetAppliance, await_regions, exits_of
-from tests.support.fleet.whole_fleet import await_token, is_reported
+from tests.support.fleet.whole_fleet import WholeFleet, await_token, is_reported
 from tests.support.fleet.world import new_fleet_world
 from tests.support.real_backend import NO_ROOT, backend_here
+from tests.support.tunnel.client import clients_of
 from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.support.fleet.world import FleetWorld
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # an emulated kernel takes minutes
-JOIN_TOKEN = re.compile(r"wgj1\.\S+")
 
 
 @pytest.fixture
-def three(tmp_path: Path) -> Iterator[tuple[FleetWorld, list[FleetAppliance]]]:
+def three(tmp_path: Path) -> Iterator[WholeFleet]:
     """The hub, its standby and a spoke, in this order."""
     backend = backend_here()
     if backend is None:
         pytest.skip(NO_ROOT)
-    with new_fleet_world(3, 0) as world, exits_of(world, backend, tmp_path, fleet={"report": "1s"}) as exits:
+    with (
+        new_fleet_world(3, 1) as world,
+        clients_of(world, tmp_path) as clients,
+        exits_of(world, backend, tmp_path, fleet={"report": "1s"}) as exits,
+    ):
         hub, standby, spoke = exits
         hub.admin("fleet", "init")
         standby.admin("node", "join", hub.admin("fleet", "invite", "--hub").strip(), "--yes")
         spoke.admin("node", "join", hub.admin("fleet", "invite").strip(), "--yes")
         await_regions(exits, {each.region for each in exits})
-        yield world, exits
+        yield WholeFleet(world, exits, clients)
 
 
 def roles(exit_: FleetAppliance) -> dict[str, tuple[str, bool]]:
@@ -65,20 +67,21 @@ def own(exits: list[FleetAppliance]) -> dict[str, tuple[int, int]]:
     return found
 
 
-def test_the_standby_takes_over_and_the_old_hub_stands_by(
-    three: tuple[FleetWorld, list[FleetAppliance]], show: Callable[[str], None]
-) -> None:
+def test_the_standby_takes_over_and_the_old_hub_stands_by(three: WholeFleet, show: Callable[[str], None]) -> None:
     """The hub is killed for good: tokens made afterwards are good everywhere, and nothing reported is lost. As it comes
     back with a change of its own it opens no port, follows, and lists what it had changed."""
-    world, exits = three
+    world, exits = three.world, three.exits
     hub, standby, spoke = exits
     until(lambda: roles(spoke)[standby.name] == ("standby", True), "the spoke knows the standby")
     token = hub.token()
     for each in exits:
         await_token(each, token)
-    opened = [hub.open(token, region=each.region)["id"] for each in (standby, spoke)]
+    (client,) = three.clients
+    opened = [hub.open(token, region=each.region) for each in (standby, spoke)]
+    client.wg_quick(opened[1]["wg_config"])
+    assert client.address_seen() == spoke.host.ip
     for each, session in zip((standby, spoke), opened, strict=True):
-        reported(each, session)
+        reported(each, session["id"])
 
     refused = standby.attempt("fleet", "promote")
     assert refused.returncode == 1
@@ -88,6 +91,7 @@ def test_the_standby_takes_over_and_the_old_hub_stands_by(
     world.cut_off(hub.host)
     hub.admin("account", "create", "unseen")
     hub.lose_host()
+    assert client.address_seen() == spoke.host.ip
     said = standby.attempt("fleet", "promote", check=True).stderr
     show(next(line for line in said.splitlines() if "this host is the hub now" in line))
     left = [standby, spoke]
@@ -98,8 +102,13 @@ def test_the_standby_takes_over_and_the_old_hub_stands_by(
     for each in left:
         await_token(each, later)
         await_token(each, token)
-    opened.append(spoke.open(later, region=standby.region)["id"])
+    await_regions(left, {each.region for each in left})
+    assert spoke.open(later, region=standby.region)["public_ip"] == standby.host.ip
+    assert client.address_seen() == spoke.host.ip
+    client.down()
+    spoke.close(opened[1]["id"], token)
     until(lambda: folded(standby) == own(left), "the new hub knows all of both")
+    assert min(folded(standby)[opened[1]["id"]]) > 0
 
     hub.host.bring_back()
     world.heal()
@@ -117,10 +126,10 @@ def test_the_standby_takes_over_and_the_old_hub_stands_by(
 
 
 def test_a_hub_that_was_cut_off_yields_when_the_cut_heals(
-    three: tuple[FleetWorld, list[FleetAppliance]],
+    three: WholeFleet,
 ) -> None:
     """Both lead meanwhile, each those that it reaches; the older generation yields while it runs."""
-    world, exits = three
+    world, exits = three.world, three.exits
     hub, standby, spoke = exits
     until(lambda: roles(spoke)[standby.name] == ("standby", True), "the spoke knows the standby")
     world.cut_off(hub.host)

@@ -71,6 +71,21 @@ def test_the_record_says_what_is_known_of_each_exit() -> None:
     }
 
 
+@pytest.mark.parametrize(("role", "gen", "behind"), [("standby", 4, 3), ("hub", 4, 0), ("standby", 5, 0)])
+def test_what_others_have_told_of_is_compared(role: str, gen: int, behind: int) -> None:
+    """Of the same generation alone; a hub has all by definition."""
+    here = replace(a_member(HERE, "here", "us"), role=role)
+    known = [
+        Presence(a_member(AMS, "ams1", "eu"), a_beat(AMS, gen=4, acc_rev=12), False, 9000, 0, "silent", asked=False),
+        Presence(here, a_beat(HERE, gen=gen, acc_rev=9), True, 0, 0, None, asked=True),
+        NEVER_HEARD,
+    ]
+    found = fleet_status(known, HERE, None, LinkState(connected=True, since=at(0)), ReportState(), HOLD, at(0))
+    assert found.behind == behind
+    told = dict(fields(found)).get("accounts")
+    assert told == (f"{behind} changes are told of that this host does not have yet" if behind else None)
+
+
 def test_it_is_complete_until_the_exit_that_lags_most() -> None:
     """Up to then every exit has reported everything; while one has never, it is not complete at all. One that has left
     does not count, nor does what a clock that is ahead says of moments to come."""

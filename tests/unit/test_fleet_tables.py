@@ -121,7 +121,7 @@ def _account() -> dict[str, object]:
 
 def _member() -> dict[str, object]:
     fields = {"id": "nod_1", "name": "fra1", "region": "fra", "role": "hub", "nkey": "UFRA"}
-    return fields | {"xkey": bytes(range(32)).hex(), "joined_at": 1, "left_at": None, "dialled": ""}
+    return fields | {"xkey": bytes(range(32)).hex(), "joined_at": 1, "left_at": None, "dialled": "", "standby": False}
 
 
 def test_what_is_an_exits_own_is_not_recorded(tmp_path: Path) -> None:

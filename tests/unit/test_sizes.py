@@ -29,6 +29,7 @@ LARGER = {
     "fleet.rpc.facts.SessionFacts": "mirrors what an answer says of a session",
     "fleet.reports.reports.SessionReport": "mirrors a record that exits send",
     "store.queries.fleet_fold.FoldedRow": "mirrors a row of the table fleet_sessions",
+    "store.queries.fleet_replica.KeptMember": "mirrors a record that a hub sends",
     "store.queries.fleet_reports.ReportRow": "mirrors a row of the table fleet_reports",
     "server.api.device_schemas.DeviceStatus": "mirrors the body of an answer",
     "server.api.routes.devices._changes": "lists routes, each a function of its own",

@@ -56,6 +56,8 @@ def test_a_hub_of_the_version_before_takes_a_standby(tmp_path: Path) -> None:
                 changed = await fleet_changes.after(db, before.rev, 9)
                 assert [each.id for each in changed] == ["nod_1", "nod_2"]
                 assert '"dialled":"192.0.2.1:7422"' in (changed[0].row or "")
+                assert '"role":"spoke"' in (changed[1].row or "")  # what earlier versions understand
+                assert '"standby":true' in (changed[1].row or "")
         finally:
             await store.close()
 

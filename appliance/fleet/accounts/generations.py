@@ -53,7 +53,8 @@ async def begin(db: aiosqlite.Connection, dialled: str) -> int:
 async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int:
     """Makes this host, a hub, the standby of a newer generation's. Returns how many of its changes that one lacks.
 
-    They are kept as conflicts. Which they are is not known if this store was rolled back to before that one began.
+    They are kept as conflicts. Which they are is not known if this store was rolled back to before that one began, or
+    if there was another generation between the two.
     """
     row, lacking = await fleet_state.read(db), []
     if await fleet_changes.known(db, newer.base):

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAUSE_S = 0.5  # before the next try
+LEFT_EACH_MS = 20_000  # how often a hub is given up for another, which may be away
 LASTING_PAUSE_S = 5.0  # where a person has to do something first
 
 # https://github.com/nats-io/nats-server/blob/main/server/errors.json: maximum bytes or messages exceeded, insufficient
@@ -94,6 +95,7 @@ class NatsLink:
         self._connection: HubConnection | None = None
         self._subscriptions: list[Subscription] = []
         self._settled = asyncio.Event()  # connected
+        self._left_ms: int | None = None  # when a hub was last given up for another, CLOCK_BOOTTIME
         self._told: set[str] = set()  # reasons that are in the log, of this cut
         self._keeping: asyncio.Task[None] | None = None
         self.state = LinkState(connected=False, since=clock.now())
@@ -116,8 +118,11 @@ class NatsLink:
             raise (self.state.failure or silent) from None
 
     def dial_another(self) -> None:
-        """Gives the present connection up, to try the next hub; does nothing if this one is the only one."""
-        if self._connection is not None and len(self._hubs()) > 1:
+        """Gives the present connection up, to try the next hub; not if this one is the only one, nor all the time."""
+        now_ms = self._clock.now().boot_ms
+        again = self._left_ms is None or now_ms - self._left_ms >= LEFT_EACH_MS
+        if again and self._connection is not None and len(self._hubs()) > 1:
+            self._left_ms = now_ms
             self._connection.cut()
 
     async def close(self) -> None:

@@ -27,7 +27,9 @@ _ROWS = {
             'created_at', created_at, 'expires_at', expires_at, 'revoked_at', revoked_at) AS row, id FROM tokens
         """,
     "member": """
-        SELECT json_object('id', id, 'name', name, 'region', region, 'role', role, 'nkey', nkey,
+        SELECT json_object('id', id, 'name', name, 'region', region,
+            'role', iif(role = 'standby', 'spoke', role), 'nkey', nkey,
+            'standby', json(iif(role = 'standby', 'true', 'false')),
             'xkey', lower(hex(xkey)), 'joined_at', joined_at, 'left_at', left_at, 'dialled', dialled) AS row, id
         FROM fleet_members
         """,

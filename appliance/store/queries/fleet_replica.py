@@ -45,22 +45,27 @@ class KeptToken(msgspec.Struct, frozen=True):
 
 
 class KeptMember(msgspec.Struct, frozen=True):
-    """Describes a host as the hub keeps it. `xkey`: 64 hexadecimal digits."""
+    """Describes a host as the hub keeps it. `xkey`: 64 hexadecimal digits.
+
+    `standby`: it is that, and said to be a spoke to versions that know of none.
+    """
 
     id: str
     name: str
     region: str
-    role: Role
+    role: Literal["hub", "spoke"]
     nkey: str
     xkey: str
     joined_at: int
     left_at: int | None = None
     dialled: str = ""
+    standby: bool = False
 
     def member(self) -> FleetMember:
         """Returns the host. Raises ValueError if its key is none."""
         key = bytes.fromhex(self.xkey)
-        described = self.id, self.name, self.region, self.role, self.nkey
+        role: Role = "standby" if self.standby else self.role
+        described = self.id, self.name, self.region, role, self.nkey
         return FleetMember(*described, key, self.joined_at, self.left_at, self.dialled)
 
 
