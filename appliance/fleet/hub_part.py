@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from appliance.fleet.accounts import terms
 from appliance.fleet.accounts.ledger import SyncLedger
 from appliance.fleet.claims.claims import KEY_LAPSES_MS, NAME_LAPSES_MS
 from appliance.fleet.claims.kv import KvRecords
@@ -25,6 +26,7 @@ from appliance.fleet.link.link import NatsLink, hub_tls
 from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
 from appliance.fleet.membership.identity import HubAddress
+from appliance.fleet.quota.lease_ledger import LeaseLedger
 from appliance.fleet.reports import away
 from appliance.fleet.reports.fold import Fold
 from appliance.fleet.reports.fold_answers import FoldAnswers
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from appliance.config.settings import Settings
     from appliance.domain.clock import Clock
     from appliance.fleet.link.link import LinkState
     from appliance.fleet.membership.identity import HubSecrets, Membership
@@ -45,7 +48,8 @@ if TYPE_CHECKING:
     Task = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}  # noqa: S104 (what is listened on)
-KEYS, DEVICE_NAMES = "keys", "dev"  # buckets of JetStream
+KEYS, DEVICE_NAMES, LEASES = "keys", "dev", "quota"  # buckets of JetStream
+LEASES_KEPT = timedelta(days=3650)  # longer than windows are: none is to be lost that is not over
 JETSTREAM = "_INBOX_hub"
 SERVER_STARTS_S, POLL_S = 5.0, 0.05
 
@@ -87,7 +91,9 @@ class HubPart:
         self.fold = Fold(store, streams, roster.present, lambda: shutil.disk_usage(disk).free)
         keys = KvRecords(self.link.jetstream, KEYS, timedelta(milliseconds=KEY_LAPSES_MS + HOUR_MS))
         names = KvRecords(self.link.jetstream, DEVICE_NAMES, timedelta(milliseconds=NAME_LAPSES_MS + HOUR_MS))
-        self.claims = ClaimLedger(keys, names, clock, self._owner_of)
+        leases = KvRecords(self.link.jetstream, LEASES, LEASES_KEPT)
+        self.claims = ClaimLedger(keys, names, clock, self._owner_of, beside=(leases,))
+        self.leases = LeaseLedger(leases, store, clock, roster.present, self.claims.name)
         self.ledger = SyncLedger(store, plan.gen, self.claims.name)
         control = HubControl(HubFiles(place), nats_program.find, self.system)
         self.upkeep = HubUpkeep(store, facts, control, clock)
@@ -99,6 +105,7 @@ class HubPart:
             LeaveDesk(store, clock, self.fold.catch_up),
             FoldAnswers(store, self.fold, roster.is_present),
             self.claims,
+            self.leases,
             self.ledger,
             self.fold,
         )
@@ -111,6 +118,11 @@ class HubPart:
         async with self._store.read() as db:
             found = await away.folded(db, id_)
         return None if found is None else found.node
+
+    async def take_over(self, settings: Settings) -> None:
+        """Goes by these settings from now on, and has the fleet follow the terms. Raises StoreUnavailable."""
+        self.leases.take_over(settings)
+        await terms.tell(self._store, settings)
 
     async def told_until(self) -> dict[str, int]:
         """Returns up to when (wall clock, ms) each exit that has said so has reported all. Raises StoreUnavailable."""

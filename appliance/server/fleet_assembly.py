@@ -196,7 +196,7 @@ class FleetPart:
         """Begins to connect, to answer and to follow; the API is the fleet's from here on."""
         here, self.hub = self._here, hub
         if hub is not None:
-            await terms.tell(here.store, here.settings)
+            await hub.take_over(here.settings)
             await hub.listen()
         else:
             await self.replica.load()
@@ -237,8 +237,8 @@ class FleetPart:
         """Goes by settings that were read anew; a hub tells its tiers and prices. Raises StoreUnavailable."""
         self._here = self._here.reloaded(read)
         self.reporting.report_each(self._here.settings.fleet.report)
-        if self._membership.role == "hub":
-            await terms.tell(self._here.store, read)
+        if self.hub is not None:
+            await self.hub.take_over(read)
 
     def tasks(self) -> dict[str, Task]:
         """Returns what runs until the event that each is given."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.fleet.hub.config import HubSettings, ServerFiles, invitation_rights, member_rights, render
-from appliance.fleet.hub_part import DEVICE_NAMES, KEYS
+from appliance.fleet.hub_part import DEVICE_NAMES, KEYS, LEASES
 from appliance.fleet.membership.members import FleetMember
 from appliance.fleet.reports.fold import FULL
 from appliance.fleet.reports.streams import MAX_BYTES
@@ -111,7 +111,7 @@ def test_streams_of_64_exits_fit() -> None:
     (of_server,) = (int(number) for number in re.findall(r"max_file_store: (\d+)MB", text))
     (streams,) = (int(number) for number in re.findall(r"max_streams: (\d+)", text))
     assert of_account == of_server >= 64 * MAX_BYTES / 2**20 + 128
-    assert streams >= 64 + len({KEYS, DEVICE_NAMES})
+    assert streams >= 64 + len({KEYS, DEVICE_NAMES, LEASES})
     assert FULL * MAX_BYTES >= 20_000 * 800  # live sessions of one exit: none of them is dropped
 
 

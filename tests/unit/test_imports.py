@@ -42,6 +42,7 @@ PURE = (
     "fleet.hub.config",
     "fleet.joining.messages",
     "fleet.joining.token",
+    "fleet.quota.escrow",
     "fleet.quota.holder",
     "fleet.quota.messages",
     "fleet.rpc.rpc_messages",

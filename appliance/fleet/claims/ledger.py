@@ -22,7 +22,7 @@ from appliance.fleet.claims.messages import (
 from appliance.fleet.link.reading import read
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from appliance.domain.clock import Clock
     from appliance.fleet.claims.messages import Renew
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 
 class ClaimLedger:
-    """Answers the exits. `locate`: returns which exit has a session or device by this id, None if it is not known."""
+    """Answers the exits. `locate`: returns which exit has a session or device by this id, None if it is not known.
+
+    `beside`: what else the ledger remembers, and exits tell it again when it is lost.
+    """
 
     def __init__(
         self,
@@ -39,17 +42,19 @@ class ClaimLedger:
         names: ClaimRecords,
         clock: Clock,
         locate: Callable[[str], Awaitable[str | None]],
+        *,
+        beside: Sequence[ClaimRecords] = (),
     ) -> None:
         self._records = keys, names
+        self._remembered = (*self._records, *beside)
         new = NewClaims(clock)
         self._keys = KeyClaimLedger(keys, clock, new)
         self._names = NameClaimLedger(names, clock, new)
         self._locate = locate
 
     async def name(self) -> str:
-        """Returns what names the memory of claims, for SyncLedger. Raises FleetError."""
-        keys, names = self._records
-        return f"{await keys.name()}-{await names.name()}"
+        """Returns what names the ledger's memory, for SyncLedger. Raises FleetError."""
+        return "-".join([await each.name() for each in self._remembered])
 
     async def listen(self, link: HubLink) -> None:
         """Begins to answer. Raises what `subscribe` does."""

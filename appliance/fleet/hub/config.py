@@ -27,9 +27,10 @@ MOST_CONNECTIONS, MOST_OF_MEMBERS = 256, 240
 
 # JetStream reserves what a stream may hold at most. That of an exit has the last record of each session, 600 to 950
 # bytes with what is around it: 20,000 live ones fit into half of it, from where on the ended ones are dropped. Claims,
-# 250 bytes a key, are in two buckets of half of theirs.
-MOST_EXITS, STREAM_MB, CLAIMS_MB = 64, 32, 128
-DISK_MB, STREAMS = MOST_EXITS * STREAM_MB + CLAIMS_MB, MOST_EXITS + 2
+# 250 bytes a key, are in two buckets of half of theirs; what is lent of limits, 500 bytes an account that is used on
+# three exits, in one.
+MOST_EXITS, STREAM_MB, CLAIMS_MB, LEASES_MB = 64, 32, 128, 64
+DISK_MB, STREAMS = MOST_EXITS * STREAM_MB + CLAIMS_MB + LEASES_MB, MOST_EXITS + 3
 
 STANDARD = 'allowed_connection_types: ["STANDARD"]'  # no WebSocket, MQTT or leaf node
 NODE_ID = re.compile(r"nod_[0-9a-f]{24}")

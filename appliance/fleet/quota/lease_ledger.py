@@ -1,0 +1,124 @@
+"""Answers `lease` of the exits from the ledger's records of accounts' limits, which change by compare and set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from appliance.domain.errors import FleetError
+from appliance.fleet.accounts import ledger
+from appliance.fleet.link.reading import read
+from appliance.fleet.quota.escrow import Circumstances, QuotaRecord, decide
+from appliance.fleet.quota.messages import AllNoted, Ask, ToldAll
+from appliance.store.queries import accounts as account_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Mapping
+
+    from appliance.config.settings import Settings
+    from appliance.domain.clock import Clock
+    from appliance.domain.tiers import TierLimits
+    from appliance.fleet.claims.records import ClaimRecords, Versioned
+    from appliance.fleet.link.wire import HubLink
+    from appliance.fleet.quota.messages import LeaseAsk, LeaseTold
+    from appliance.store.database import Store
+
+TOLD = "told"  # the record of who has told all; no account has such an id
+TRIES = 100  # of a change, while others change the same record
+
+
+class ToldRecord(msgspec.Struct, frozen=True):
+    """Names the exits that have told all they hold to this memory."""
+
+    memory: str
+    nodes: list[str]
+
+
+class LeaseLedger:
+    """Answers the exits by the hub's accounts and tiers. It remembers nothing but in its records.
+
+    `members`: returns the exits of the fleet. `memory`: returns what names the ledger's memory, see ToldAll.
+    """
+
+    def __init__(
+        self,
+        records: ClaimRecords,
+        store: Store,
+        clock: Clock,
+        members: Callable[[], Collection[str]],
+        memory: Callable[[], Awaitable[str]],
+    ) -> None:
+        self._records = records
+        self._store = store
+        self._clock = clock
+        self._members = members
+        self._memory = memory
+        self._tiers: Mapping[str, TierLimits] = {}
+        self._lends = False
+
+    def take_over(self, settings: Settings) -> None:
+        """Goes by these tiers from now on, and lends what has lapsed again, or does not."""
+        self._tiers, self._lends = settings.tiers, settings.fleet.when_cut_off == "share"
+
+    async def listen(self, link: HubLink) -> None:
+        """Begins to answer. Raises what `subscribe` does."""
+        await ledger.serve(link, "lease", self.answer)
+
+    async def answer(self, sender: str, data: bytes) -> bytes:
+        """Answers one request. Raises FleetError, StoreUnavailable, or Unreadable: it is none."""
+        asked = read(data, Ask)
+        if sender not in self._members():
+            raise FleetError(f"{sender} is not in the fleet")
+        if isinstance(asked, ToldAll):
+            return msgspec.json.encode(await self._note(sender, asked))
+        return msgspec.json.encode(await self._lend(sender, asked))
+
+    async def _lend(self, node: str, asked: LeaseAsk) -> LeaseTold:
+        limits = await self._limits_of(asked.account)
+        for _ in range(TRIES):
+            found = await self._records.get(asked.account)
+            record = QuotaRecord() if found.value is None else msgspec.json.decode(found.value, type=QuotaRecord)
+            told = frozenset[str]() if record.complete else frozenset(await self._told())
+            given = Circumstances(limits, self._members(), told, self._lends, self._clock.now().wall_ms)
+            wanted, answer = decide(record, node, asked, given)
+            if wanted == record:
+                return answer
+            if await self._records.put(asked.account, msgspec.json.encode(wanted), found.revision):
+                return answer
+        raise FleetError("what is lent of an account changes faster than it can be lent")
+
+    async def _limits_of(self, account_id: str) -> TierLimits:
+        async with self._store.read() as db:
+            account = await account_rows.by_id(db, account_id)
+        if account is None:
+            raise FleetError(f"there is no account {account_id}")
+        return self._tiers[account.tier]
+
+    async def _told(self) -> list[str]:
+        """Returns the exits that have told all they hold."""
+        found = await self._records.get(TOLD)
+        return _nodes(found, await self._memory())
+
+    async def _note(self, node: str, asked: ToldAll) -> AllNoted:
+        """Notes that an exit has told all, if this is still the memory that it told it."""
+        for _ in range(TRIES):
+            found = await self._records.get(TOLD)
+            if await self._memory() != asked.memory:
+                return AllNoted(known=False)
+            told, members = _nodes(found, asked.memory), self._members()
+            wanted = sorted({*(each for each in told if each in members), node})
+            if wanted == told:
+                return AllNoted(known=True)
+            record = msgspec.json.encode(ToldRecord(asked.memory, wanted))
+            if await self._records.put(TOLD, record, found.revision):
+                return AllNoted(known=True)
+        raise FleetError("who has told all changes faster than it can be noted")
+
+
+def _nodes(found: Versioned, memory: str) -> list[str]:
+    """Returns who has told all to the memory of this name."""
+    if found.value is None:
+        return []
+    record = msgspec.json.decode(found.value, type=ToldRecord)
+    return record.nodes if record.memory == memory else []
