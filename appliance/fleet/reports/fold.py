@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,6 +44,12 @@ AT_ONCE = 500  # messages of one transaction
 # From there on, messages of ended sessions are dropped: exits have them, and digests find what the fold then lacks.
 FULL = 0.5
 DISK_LEFT = 512 * 1024 * 1024  # bytes that what others report leaves for this host's own sessions
+# What one exit may add to the store since the server has started, whatever the disk has left. Beyond it, no more than
+# that: one in the wrong hands that reports without end is refused itself before the others are.
+OF_ONE = 64 * 1024 * 1024
+STORED = 2  # times as large as it was sent is what is stored of a report: whole, and by lines
+PAGES = 4  # of one stream, before it is the others' turn
+NO_ROOM_S = 60.0  # until a stream is looked through again of which nothing could be dropped
 WAKE_S = 0.2
 LOOK_S = 30.0  # also where no message has woken
 AGAIN_S = 2.0  # where streams do not answer
@@ -101,6 +108,8 @@ class Fold:
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
         self._failing: set[str] = set()
+        self._grown = Counter[str]()  # by exit, bytes of the store
+        self._no_room: dict[str, float] = {}  # when to look again for what can be dropped
         self.refused = 0  # messages that are no reports
 
     async def listen(self, link: HubLink) -> None:
@@ -142,7 +151,9 @@ class Fold:
 
     async def _look(self, node: str) -> None:
         try:
-            await self.catch_up(node)
+            if not await self.catch_up(node, PAGES):
+                self._woken.add(node)
+                self._wake.set()
             await self.make_room(node)
         except CutOff:
             return  # the link says so, and when it is there again
@@ -156,10 +167,11 @@ class Fold:
         else:
             self._failing.discard(node)
 
-    async def catch_up(self, node: str) -> None:
+    async def catch_up(self, node: str, pages: int | None = None) -> bool:
         """Folds all that the node's stream has now. Raises FleetError or StoreUnavailable.
 
-        Makes the stream if there is none: an exit that has joined, or whose stream was lost, can report at once.
+        `pages`: at most so many. Returns whether all is folded. Makes the stream if there is none: an exit that has
+        joined, or whose stream was lost, can report at once.
         """
         async with self._locks.setdefault(node, asyncio.Lock()):
             last = await self._last_sequence(node)
@@ -167,9 +179,10 @@ class Fold:
             if last < at:
                 at = 0  # it was made anew or rolled back
             while at < last:
-                if self._disk_left() < DISK_LEFT:
-                    # Exits keep what is not in the fold; without room in the store this host could open no session.
-                    raise FleetError("the disk is nearly full")
+                if pages == 0:
+                    return False
+                pages = None if pages is None else pages - 1
+                self._check_room(node)
                 page = await self._streams.read(node, at, AT_ONCE)
                 if not page:
                     break
@@ -177,11 +190,30 @@ class Fold:
                 at = page[-1].sequence
                 self._read_up_to[node] = at
             self._read_up_to[node] = max(at, last)
+            return True
+
+    def note_grown(self, node: str, size: int) -> None:
+        """Notes by how many bytes what is stored of the node has grown."""
+        self._grown[node] += size
+
+    def _check_room(self, node: str) -> None:
+        """Raises FleetError: exits keep what is not in the fold; without room this host could open no session."""
+        left = self._disk_left() - DISK_LEFT
+        if left < 0:
+            raise FleetError("the disk is nearly full")
+        if self._grown[node] > max(OF_ONE, left):
+            raise FleetError(
+                f"it has added {self._grown[node] >> 20} MiB to the store since the server started, and the disk has "
+                "no more than that left for all: make room, or forget it if it is in other hands"
+            )
 
     async def make_room(self, node: str) -> None:
         """Drops the oldest messages of ended sessions from a stream that is getting full. Raises FleetError."""
-        if await self._streams.fullness(node) >= FULL:
-            await self.drop_ended(node, None)
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._no_room.get(node, 0.0) or await self._streams.fullness(node) < FULL:
+            return
+        if not await self.drop_ended(node, None):
+            self._no_room[node] = now_s + NO_ROOM_S
 
     async def drop_ended(self, node: str, before_ms: int | None) -> bool:
         """Drops some of the oldest messages of ended sessions that are folded. Returns whether there were any.
@@ -222,9 +254,10 @@ class Fold:
             except Unreadable as error:
                 self._refuse(node, message.subject, error)
         async with self._store.write() as db:
-            await fold_reports(db, node, reports)
+            grown = await fold_reports(db, node, reports)
             for mark in marks:
                 await fleet_fold.note_batch(db, node, mark.batch, mark.mark, mark.upto)
+        self.note_grown(node, STORED * grown)
 
     def _refuse(self, node: str, subject: str, error: Exception) -> None:
         self.refused += 1
@@ -241,20 +274,22 @@ def _is_of_ended(message: Streamed, node: str) -> bool:
         return True  # nor is it of use to anyone
 
 
-async def fold_reports(db: aiosqlite.Connection, node: str, reports: Sequence[tuple[str, SessionReport]]) -> None:
-    """Folds reports of one node. The caller must be in one transaction."""
+async def fold_reports(db: aiosqlite.Connection, node: str, reports: Sequence[tuple[str, SessionReport]]) -> int:
+    """Folds reports of one node. The caller must be in one transaction. Returns how many bytes more are known now."""
     said = await fleet_fold.said_of(db, node, {session_id for session_id, _ in reports})
     known = {session_id: msgspec.json.decode(data, type=SessionReport) for session_id, data in said.items()}
     after = dict(known)
     for session_id, report in reports:
         after[session_id] = merged(after.get(session_id), report)
     changed = {session_id: report for session_id, report in after.items() if known.get(session_id) != report}
-    await fleet_fold.put_sessions(db, [_row(node, *each) for each in changed.items()])
+    rows = [_row(node, *each) for each in changed.items()]
+    await fleet_fold.put_sessions(db, rows)
     await fleet_fold.put_lines(db, node, {session_id: _lines(session_id, r) for session_id, r in changed.items()})
     await fleet_fold.add_to_months(db, node, _added(known, changed))
     last = max((report for _, report in reports), key=lambda report: report.batch, default=None)
     if last is not None:
         await fleet_fold.note_batch(db, node, last.batch, last.mark)
+    return sum(len(row.said) - len(said.get(row.session_id, b"")) for row in rows)
 
 
 def _added(known: dict[str, SessionReport], changed: dict[str, SessionReport]) -> dict[str, MonthSums]:
