@@ -49,8 +49,7 @@ class Prometheus:
         return found
 
     def rules(self) -> dict[str, Any]:
-        (group,) = self._get("rules")["groups"]
-        return {rule["name"]: rule for rule in group["rules"]}
+        return {rule["name"]: rule for group in self._get("rules")["groups"] for rule in group["rules"]}
 
     def answers(self) -> bool:
         return self._space.run(*CURL, "--fail", "http://127.0.0.1:9090/-/ready", check=False).returncode == 0

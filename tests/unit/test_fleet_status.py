@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,11 +24,10 @@ from tests.support.fleet.members import AMS, HERE, SIN, a_beat, a_member, at
 from tests.support.virtual_clock import AFTERNOON, VirtualClock
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from appliance.domain.clock import Moment
     from appliance.fleet.status.status import FleetStatus
 
+MONITORING = Path(__file__).parents[2] / "systemd" / "monitoring"
 HOLD = KnownTokens(hold=True, until=AFTERNOON + 3600_000)
 NEVER_HEARD = Presence(a_member(SIN, "sin1", "as"), None, False, None, None, "not heard yet", asked=False)
 
@@ -195,15 +196,28 @@ def test_a_note_that_cannot_be_written_is_logged_once(tmp_path: Path, caplog: py
 # Prometheus ------------------------------------------------------------------------------------------
 
 
-def test_metrics_of_presence() -> None:
-    """Whether a hub is reached, which exits are heard, what waits to be reported, and what is counted."""
-    report = ReportState(unsent=3, waiting_since=AFTERNOON - 42_000)
+def exposed(status: FleetStatus) -> str:
+    """What Prometheus reads of a fleet, with one answer of each kind that is counted."""
     registry = CollectorRegistry()
     rpc = rpc_seconds()
     rpc.labels("open").observe(0.2)
     counts = FleetCounts(dropped={"late": 2}, resent=lambda: 7, denied=lambda: 1, rpc=rpc)
-    registry.register(FleetCollector(lambda: a_status(report, at(-1)), counts))
-    lines = {line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")}
+    registry.register(FleetCollector(lambda: status, counts))
+    return generate_latest(registry).decode()
+
+
+@pytest.mark.parametrize("name", ["grafana-fleet.json", "prometheus-rules.yml"])
+def test_examples_ask_for_what_a_fleet_has(name: str) -> None:
+    """Every metric of a fleet that the dashboard and the alerts name is one that an exit of a fleet exposes."""
+    asked = set(re.findall(r"\bwg_appliance_fleet_\w+", (MONITORING / name).read_text(encoding="utf-8")))
+    assert len(asked) > 5
+    assert asked - {line.partition("{")[0].partition(" ")[0] for line in exposed(a_status()).splitlines()} == set()
+
+
+def test_metrics_of_presence() -> None:
+    """Whether a hub is reached, which exits are heard, what waits to be reported, and what is counted."""
+    report = ReportState(unsent=3, waiting_since=AFTERNOON - 42_000)
+    lines = {line for line in exposed(a_status(report, at(-1))).splitlines() if not line.startswith("#")}
     lines = {line for line in lines if "_bucket" not in line and "_created" not in line}
     assert lines == {
         "wg_appliance_fleet_connected 0.0",
