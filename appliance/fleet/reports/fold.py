@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 500  # messages of one transaction
 # From there on, messages of ended sessions are dropped: exits have them, and digests find what the fold then lacks.
-FULL = 0.5
+# When it is nearly full of live ones, those too: a full stream takes nothing, not even that a session has ended.
+FULL, NEARLY = 0.5, 0.9
 DISK_LEFT = 512 * 1024 * 1024  # bytes that what others report leaves for this host's own sessions
 # What one exit may add to the store since the server has started, whatever the disk has left. Beyond it, no more than
 # that: one in the wrong hands that reports without end is refused itself before the others are.
@@ -208,11 +209,16 @@ class Fold:
             )
 
     async def make_room(self, node: str) -> None:
-        """Drops the oldest messages of ended sessions from a stream that is getting full. Raises FleetError."""
+        """Drops the oldest messages that are folded from a stream that is getting full. Raises FleetError."""
         now_s = asyncio.get_running_loop().time()
-        if now_s < self._no_room.get(node, 0.0) or await self._streams.fullness(node) < FULL:
+        if now_s < self._no_room.get(node, 0.0):
             return
-        if not await self.drop_ended(node, None):
+        fullness = await self._streams.fullness(node)
+        if fullness < FULL or await self.drop_ended(node, None):
+            return
+        if fullness >= NEARLY:
+            await self._drop(node, lambda _message: True)
+        else:
             self._no_room[node] = now_s + NO_ROOM_S
 
     async def drop_ended(self, node: str, before_ms: int | None) -> bool:
@@ -220,18 +226,23 @@ class Fold:
 
         `before_ms`: those alone that the stream got before then, by the wall clock. Raises FleetError.
         """
+        return await self._drop(
+            node, lambda each: (before_ms is None or each.at_ms < before_ms) and _is_of_ended(each, node)
+        )
+
+    async def _drop(self, node: str, may_go: Callable[[Streamed], bool]) -> bool:
+        """Drops those that may go of the first page that has such."""
         at = 0
         while at < self._read_up_to.get(node, 0):
             page = await self._streams.read(node, at, AT_ONCE)
             folded = [m for m in page if m.sequence <= self._read_up_to.get(node, 0)]
-            old = folded if before_ms is None else [m for m in folded if m.at_ms < before_ms]
-            ended = [m.sequence for m in old if _is_of_ended(m, node)]
-            if ended:
-                await self._streams.drop(node, ended)
+            gone = [m.sequence for m in folded if may_go(m)]
+            if gone:
+                await self._streams.drop(node, gone)
                 return True  # the others wait for the next look
-            if not old:
+            if not folded:
                 return False
-            at = old[-1].sequence
+            at = folded[-1].sequence
         return False
 
     async def _last_sequence(self, node: str) -> int:
