@@ -16,9 +16,10 @@ from appliance.domain.errors import CutOff, FleetError, NotAnswered, StreamFull
 from appliance.fleet.claims.kv import MOST_BYTES, KvRecords
 from appliance.fleet.hub_part import DEVICE_NAMES, KEYS
 from appliance.fleet.link.link import NatsLink
-from appliance.fleet.reports.fold import NEARLY, Fold
+from appliance.fleet.reports.fold import Fold
 from appliance.fleet.reports.reporting import ReportingPace
 from appliance.fleet.reports.reports import SessionReport, subject_of
+from appliance.fleet.reports.stream_room import NEARLY
 from appliance.fleet.reports.stream_upkeep import StreamUpkeep
 from appliance.fleet.reports.streams import NatsStreams, stream_of
 from appliance.store.database import Store

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -27,6 +27,7 @@ from appliance.fleet.reports.reports import (
     rates_of,
     session_of,
 )
+from appliance.fleet.reports.stream_room import StreamRoom
 from appliance.store.queries import fleet_fold
 from appliance.store.queries.fleet_fold import FoldedLine, FoldedRow
 from appliance.store.queries.fleet_reports import MonthSums
@@ -38,56 +39,21 @@ if TYPE_CHECKING:
 
     from appliance.fleet.link.stream_pages import Streamed
     from appliance.fleet.link.wire import HubLink, Message
+    from appliance.fleet.reports.stream_room import Streams
     from appliance.store.database import Store
 
 AT_ONCE = 500  # messages of one transaction
-# From there on, messages of ended sessions are dropped: exits have them, and digests find what the fold then lacks.
-# When it is nearly full of live ones, those too: a full stream takes nothing, not even that a session has ended.
-FULL, NEARLY = 0.5, 0.9
 DISK_LEFT = 512 * 1024 * 1024  # bytes that what others report leaves for this host's own sessions
 # What one exit may add to the store since the server has started, whatever the disk has left. Beyond it, no more than
 # that: one in the wrong hands that reports without end is refused itself before the others are.
 OF_ONE = 64 * 1024 * 1024
 STORED = 2  # times as large as it was sent is what is stored of a report: whole, and by lines
 PAGES = 4  # of one stream, before it is the others' turn
-NO_ROOM_S = 60.0  # until a stream is looked through again of which nothing could be dropped
 WAKE_S = 0.2
 LOOK_S = 30.0  # also where no message has woken
 AGAIN_S = 2.0  # where streams do not answer
 
 log = logging.getLogger(__name__)
-
-
-class Streams(Protocol):
-    """Reads the streams of exits' reports, one an exit. Each method raises FleetError."""
-
-    async def make(self, node: str) -> None:
-        """Makes the node's stream, unless it is there."""
-        ...
-
-    async def last_sequence(self, node: str) -> int:
-        """Returns the sequence of the last message that the stream got; 0: it has had none."""
-        ...
-
-    async def read(self, node: str, after: int, most: int) -> Sequence[Streamed]:
-        """Returns up to `most` messages with a higher sequence than `after`, in order; none: there are no more."""
-        ...
-
-    async def fullness(self, node: str) -> float:
-        """Returns how full the stream is, from 0 to 1."""
-        ...
-
-    async def drop(self, node: str, sequences: Iterable[int]) -> None:
-        """Removes messages."""
-        ...
-
-    async def nodes(self) -> Sequence[str]:
-        """Returns whose streams there are."""
-        ...
-
-    async def remove(self, node: str) -> None:
-        """Removes a stream, with all that it holds."""
-        ...
 
 
 class Fold:
@@ -110,7 +76,7 @@ class Fold:
         self._wake = asyncio.Event()
         self._failing: set[str] = set()
         self._grown = Counter[str]()  # by exit, bytes of the store
-        self._no_room: dict[str, float] = {}  # when to look again for what can be dropped
+        self.room = StreamRoom(streams, lambda node: self._read_up_to.get(node, 0))
         self.refused = 0  # messages that are no reports
 
     async def listen(self, link: HubLink) -> None:
@@ -210,40 +176,7 @@ class Fold:
 
     async def make_room(self, node: str) -> None:
         """Drops the oldest messages that are folded from a stream that is getting full. Raises FleetError."""
-        now_s = asyncio.get_running_loop().time()
-        if now_s < self._no_room.get(node, 0.0):
-            return
-        fullness = await self._streams.fullness(node)
-        if fullness < FULL or await self.drop_ended(node, None):
-            return
-        if fullness >= NEARLY:
-            await self._drop(node, lambda _message: True)
-        else:
-            self._no_room[node] = now_s + NO_ROOM_S
-
-    async def drop_ended(self, node: str, before_ms: int | None) -> bool:
-        """Drops some of the oldest messages of ended sessions that are folded. Returns whether there were any.
-
-        `before_ms`: those alone that the stream got before then, by the wall clock. Raises FleetError.
-        """
-        return await self._drop(
-            node, lambda each: (before_ms is None or each.at_ms < before_ms) and _is_of_ended(each, node)
-        )
-
-    async def _drop(self, node: str, may_go: Callable[[Streamed], bool]) -> bool:
-        """Drops those that may go of the first page that has such."""
-        at = 0
-        while at < self._read_up_to.get(node, 0):
-            page = await self._streams.read(node, at, AT_ONCE)
-            folded = [m for m in page if m.sequence <= self._read_up_to.get(node, 0)]
-            gone = [m.sequence for m in folded if may_go(m)]
-            if gone:
-                await self._streams.drop(node, gone)
-                return True  # the others wait for the next look
-            if not folded:
-                return False
-            at = folded[-1].sequence
-        return False
+        await self.room.make(node)
 
     async def _last_sequence(self, node: str) -> int:
         try:
@@ -274,15 +207,6 @@ class Fold:
         self.refused += 1
         if self.refused.bit_count() == 1:  # the 1st, 2nd, 4th, 8th…: who sends one can send thousands
             log.warning("%s reports what is not understood on %r: %s", node, subject[:200], error)
-
-
-def _is_of_ended(message: Streamed, node: str) -> bool:
-    if session_of(message.subject, node) is None:
-        return False
-    try:
-        return read(message.data, SessionReport).state == "terminated"
-    except Unreadable:
-        return True  # nor is it of use to anyone
 
 
 async def fold_reports(db: aiosqlite.Connection, node: str, reports: Sequence[tuple[str, SessionReport]]) -> int:
