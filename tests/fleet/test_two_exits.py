@@ -233,7 +233,7 @@ def _without_what_is_each_ones(config: str) -> list[str]:
 @pytest.mark.usefixtures("backend")
 def test_a_quota_used_on_both_exits_ends_sessions_on_both(fleet: WholeFleet, show: Callable[[str], None]) -> None:
     """As soon as both together have used it, but for what moves in a look; the usage is one on both."""
-    hub, spoke = fleet.exits
+    hub = fleet.hub
     hub.admin("account", "create", "hugo", "--tier", "paid")
     token = fleet.token("hugo")
     opened = [each.open(token, region=each.region)["wg_config"] for each in fleet.exits]
