@@ -15,8 +15,10 @@ from appliance.config.plans import Terms
 from appliance.domain import accounting
 from appliance.domain.device import NOTHING, Circumstances, Condition, Outdated, decide
 from appliance.domain.entities import State
+from appliance.domain.tiers import is_limited
 from appliance.metering.usage import Quotas
 from appliance.network.wireguard.keys import encode
+from appliance.sessions.device_circumstances import counted_live
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import node as node_row
 from appliance.store.queries import sessions as session_rows
@@ -92,7 +94,7 @@ async def read(
         sessions = await session_rows.unfinished(db)
         accounts = await account_rows.by_ids(db, {d.account_id for d in devices})
     quotas, terms = Quotas(a.store, None, Terms(a.settings), a.clock), a.settings.tiers
-    limited = [x for x in accounts.values() if terms[x.tier].bytes_limit or terms[x.tier].seconds_limit]
+    limited = [account for account in accounts.values() if is_limited(terms[account.tier])]
     used = {account.id: await quotas.of(account) for account in limited}
     own = {s.device_id: s for s in sessions if s.device_id}
     live = Counter(s.account_id for s in sessions if s.state is State.LIVE)
@@ -119,13 +121,14 @@ def _served(node: NodeRow, configured: WireGuardSettings) -> WireGuardSettings:
 def circumstances(
     a: Admin, d: Device, session: Session | None, used: Quota | None, live: int, drained: bool
 ) -> Circumstances:
+    limit = a.settings.tiers[d.account_tier].max_live_sessions
     return Circumstances(
         disabled=d.account_disabled,
         paused=d.paused,
         drained=drained,
         quota=used,
-        live=live,
-        live_limit=a.settings.tiers[d.account_tier].max_live_sessions,
+        live=counted_live(live, limit, used, begins=False),
+        live_limit=limit,
         connected=session is not None and session.state is State.LIVE,
     )
 

@@ -10,6 +10,7 @@ from appliance.cli.device_fields import circumstances
 from appliance.config.plans import Terms
 from appliance.domain.device import Condition, DeviceState, HeldReason, decide
 from appliance.domain.entities import State
+from appliance.domain.tiers import is_limited
 from appliance.metering.usage import Quotas
 from appliance.store.queries import accounts as account_rows
 from appliance.store.queries import node as node_row
@@ -43,8 +44,8 @@ async def _condition(db: aiosqlite.Connection, a: Admin, d: Device) -> Condition
 
 
 async def _used(db: aiosqlite.Connection, a: Admin, d: Device) -> Quota | None:
-    limits = a.settings.tiers[d.account_tier]
-    owner = await account_rows.by_id(db, d.account_id) if limits.bytes_limit or limits.seconds_limit else None
+    limited = is_limited(a.settings.tiers[d.account_tier])
+    owner = await account_rows.by_id(db, d.account_id) if limited else None
     return None if owner is None else await Quotas(a.store, None, Terms(a.settings), a.clock).as_of(db, owner)
 
 

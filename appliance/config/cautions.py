@@ -32,11 +32,6 @@ def cautions(settings: Settings) -> Iterator[str]:
         )
     if settings.fleet.servers:
         yield "fleet.servers: this version's fleets have hubs alone, and do not dial these; set fleet.servers = []"
-    if settings.fleet.when_cut_off != "share":
-        yield (
-            "fleet.when_cut_off: limits are each exit's own in this version, cut off or not; "
-            'set fleet.when_cut_off = "share"'
-        )
 
 
 def _listed(keys: list[str], timeouts: dict[str, int]) -> str:

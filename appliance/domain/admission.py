@@ -40,12 +40,14 @@ def decide(
     """Returns `Admit` or `Refuse` for a new session of `account`.
 
     `live`: how many sessions the account has, or is about to have, without those that are ending. `holder`: the session
-    that has the client's key now; it does not count toward the limit, as it is replaced.
+    that has the client's key now; it does not count toward the limit, as it is replaced. In a fleet, the account may
+    have as many sessions here as are lent to this exit.
     """
     if holder is not None and holder.account_id != account.id:
         return Refuse(InvalidRequest("client_public_key is in use by another account"))
     others = live - (holder is not None and holder.state is State.LIVE)
-    if tier.max_live_sessions and others >= tier.max_live_sessions:
+    most = tier.max_live_sessions if quota.grant is None else quota.grant.live
+    if tier.max_live_sessions and others >= most:
         return Refuse(LiveSessionLimitReached())
     if quota.exceeded:
         return Refuse(QuotaExceeded(account.tier, quota))

@@ -33,3 +33,8 @@ class TierLimits(Protocol):
     def max_devices(self) -> int | None: ...
     @property
     def idle_timeout(self) -> int: ...
+
+
+def is_limited(tier: TierLimits) -> bool:
+    """Tells whether what an account's sessions do counts toward a limit of its own."""
+    return bool(tier.bytes_limit or tier.seconds_limit or tier.max_live_sessions)

@@ -170,7 +170,7 @@ async def build(
 
 def _build_services(shared: Shared, reloading: Reloading, turning: Turning, node: Node, clock: Clock) -> Services:
     store, live, nodes, terms = shared.records.store, shared.records.live, Nodes(node), shared.terms
-    quotas = Quotas(store, live, terms, clock)
+    quotas = Quotas(store, live, terms, clock, shared.records.lending)
     policy = DevicePolicy(live=live, node=node, placement=nodes, terms=terms, quotas=quotas)
     sessions = session_assembly.build_service(shared, turning)
     devices = device_assembly.build_service(shared, reloading, turning, policy)

@@ -13,7 +13,6 @@ from appliance.fleet.accounts import terms
 from appliance.fleet.accounts.caller import Caller
 from appliance.fleet.accounts.replica import Reactions, Replica
 from appliance.fleet.accounts.terms import FollowedTerms
-from appliance.fleet.claims.own_claims import OwnClaims, OwnKey
 from appliance.fleet.hub.config import member_inbox
 from appliance.fleet.hub_part import HubPart, HubPlan, own_address
 from appliance.fleet.link.link import NatsLink, hub_tls
@@ -28,6 +27,9 @@ from appliance.fleet.presence.directory import Directory
 from appliance.fleet.presence.offline import OfflineTokens, may_open
 from appliance.fleet.presence.placement import FleetNodes
 from appliance.fleet.presence.trusting_view import TrustingView
+from appliance.fleet.quota.holder import Sharing
+from appliance.fleet.quota.lease_requests import LeaseRequests
+from appliance.fleet.quota.retelling import Retelling
 from appliance.fleet.reports.hub_folds import HubFolds
 from appliance.fleet.reports.reporting import Reporting, ReportingPace
 from appliance.fleet.routing import any_exit
@@ -36,13 +38,14 @@ from appliance.fleet.rpc.seal import Seals
 from appliance.fleet.status.collector import FleetCounts, rpc_seconds
 from appliance.fleet.status.status import KnownTokens, ReportState, fleet_status
 from appliance.fleet.status.status_file import StatusNotes
+from appliance.server import fleet_exit_parts
 from appliance.server.api.offered import as_it_is, nothing
 from appliance.sessions.node import Nodes
 from appliance.store import peer_lives
 from appliance.store.queries import fleet_reports, fleet_state, fleet_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine
     from typing import Any
 
     from appliance.config.load import Settings
@@ -84,7 +87,9 @@ class FleetPart:
             here.parts.node, self.directory, self._own_beats, self.link, here.clock, secrets.randbelow
         )
         self.beating = Beating(self.link, self._own_beats, self.directory, here.clock, self._heard_hub)
-        self.claims = self._make_claims()
+        self.claims = fleet_exit_parts.own_claims(here, self.link, keys.node_id, membership.fleet_key)
+        self.lease_requests = LeaseRequests(self.link, keys.node_id)
+        self.leasing = fleet_exit_parts.leasing(here, self.lease_requests, self._sharing)
         self.rpc = Rpc(self.link, keys.node_id, Seals(keys.xkey, roster.xkey_of), here.clock)
         self.reporting = Reporting(
             keys.node_id, self.link, here.store, here.clock, ReportingPace(report_s=here.settings.fleet.report)
@@ -127,29 +132,6 @@ class FleetPart:
     def _position(self) -> tuple[int, int]:
         return self.replica.position if self.hub is None else self.hub.ledger.position
 
-    def _make_claims(self) -> OwnClaims:
-        records = self._here.parts.records
-
-        def own_keys() -> Iterator[OwnKey]:
-            for device in records.devices:
-                yield OwnKey(device.public_key, device.account_id, device.id, device=True)
-            for session in records.live:
-                if not session.device_id:
-                    yield OwnKey(session.public_key, session.account_id, session.id, device=False)
-
-        def names() -> Iterator[tuple[str, str]]:
-            return ((device.account_id, device.name) for device in records.devices)
-
-        return OwnClaims(
-            self.link,
-            self._keys.node_id,
-            self._membership.fleet_key,
-            self._here.clock,
-            keys=own_keys,
-            names=names,
-            holds=lambda key: key in records.live.public_keys() or records.devices.get(key) is not None,
-        )
-
     def _make_any_exit(self) -> any_exit.AnyExit:
         here, parts = self._here, self._here.parts
         this = any_exit.ThisExit(
@@ -173,7 +155,14 @@ class FleetPart:
             patience_s=min(LONGEST_PATIENCE_S, here.settings.wireguard.apply_timeout + WAY_S),
             may_drain=self.roster.is_hub,
         )
-        return any_exit.build(this, fleet, parts.services.quotas)
+        return any_exit.build(this, fleet, parts.services.quotas, parts.records.lending)
+
+    def _sharing(self) -> Sharing:
+        strict = self._here.settings.fleet.when_cut_off == "strict"
+        return Sharing(max(1, len(self.roster.present())), strict=strict)
+
+    async def _ledgers_memory(self) -> str:
+        return self.replica.memory if self.hub is None else await self.hub.claims.name()
 
     def _hub_id(self) -> str | None:
         """Returns a hub that can be asked now."""
@@ -216,6 +205,8 @@ class FleetPart:
         for name, handler in self.any.owner.handlers().items():
             self.rpc.register(name, handler)
         await self.rpc.start()
+        await self.leasing.load()
+        here.parts.records.lending.enter(self.leasing)
         here.parts.node.id_mark = ids.mark_of_node(self._keys.node_id)
         offered = here.parts.services.offered
         offered.sessions, offered.devices, offered.caller = self.any.sessions, self.any.devices, Caller.of
@@ -261,6 +252,8 @@ class FleetPart:
         """Returns what runs until it is cancelled."""
         own: dict[str, Endless] = {
             "reports": self.reporting.run,
+            "leases": self.leasing.run,
+            "leases told again": Retelling(self.leasing, self.lease_requests, self._ledgers_memory).run,
             "what is reported": self._look_at_reports,
             "intents": self.any.intents.run,
             "claims of commands": self.any.command_claims.run,
@@ -283,6 +276,7 @@ class FleetPart:
     async def end(self) -> None:
         """Makes this host's API its own again, and ends the connections."""
         parts = self._here.parts
+        parts.records.lending.leave()
         offered = parts.services.offered
         offered.sessions, offered.devices, offered.caller = parts.services.sessions, parts.services.devices, as_it_is
         offered.regions, offered.quotas, offered.fault = Nodes(parts.node), parts.services.quotas, nothing
@@ -294,7 +288,7 @@ class FleetPart:
         return FleetCounts(
             dropped=self.directory.dropped,
             resent=lambda: self.reporting.resent,
-            denied=lambda: self.claims.denied,
+            denied=lambda: self.claims.denied + self.leasing.denied,
             rpc=self._rpc_seconds,
         )
 

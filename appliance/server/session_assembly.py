@@ -79,13 +79,14 @@ def share(
     devices = LiveDevices()
     meter = Meter(store, prompt, live, devices, terms, clock, reject_after_ms)
     records = Records(store=store, live=live, devices=devices, meter=meter, clock=clock, ended=Ended())
+    enforcement = Enforcement(live, terms, records.lending)
     addresses.quarantine.leave(devices.addresses())
     return Shared(
         records=records,
         peers=PeerAccess(tunnel=prompt, exit_lock=asyncio.Lock(), apply_timeout=timeout),
         addresses=addresses,
         undo=Undo(records, exit_, addresses.quarantine),
-        schedule=Schedule(enforcement=Enforcement(live, terms), wakeup=wakeup, clock=clock),
+        schedule=Schedule(enforcement=enforcement, wakeup=wakeup, clock=clock),
         terms=terms,
         exit=exit_,
         metrics=metrics,

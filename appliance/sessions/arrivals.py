@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,12 @@ from appliance.config.log_format import about
 from appliance.sessions.batch_arrivals import Arrival
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from appliance.domain.device import Device
-    from appliance.domain.entities import Session
+    from appliance.domain.entities import Account, Session
     from appliance.metering.device_handshakes import Handshake
+    from appliance.metering.lending import SessionPlace
     from appliance.metering.meter import Observation
     from appliance.sessions.records import Records
     from appliance.sessions.waiting import Queue
@@ -36,6 +37,7 @@ class Arrivals:
         self._queue = queue
         self._refused = refused
         self._asked: dict[bytes, asyncio.Future[Session]] = {}  # by public key
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def look(self, seen: Observation) -> None:
         """Asks for a session for each device whose handshake was found, by this look or another, and has none yet."""
@@ -50,7 +52,23 @@ class Arrivals:
         arrival = Arrival(device, handshake)
         self._asked[device.public_key] = arrival.answer
         arrival.answer.add_done_callback(lambda answer: self._answered(arrival, answer))
-        self._queue.put(arrival)
+        grants, account = self._records.lending.grants, self._account(device)
+        if grants is None or account is None:
+            self._queue.put(arrival)
+            return
+        task = asyncio.create_task(self._ask_first(grants.place(account), arrival))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _account(self, device: Device) -> Account | None:
+        return next(iter(self._records.live.owners_among([device.account_id])), None)
+
+    async def _ask_first(self, place: SessionPlace, arrival: Arrival) -> None:
+        """Asks the other exits for room before the session begins."""
+        with place:
+            await place.ask()
+            self._queue.put(arrival)
+            await asyncio.wait([arrival.answer])
 
     def asked(self, public_key: bytes) -> asyncio.Future[Session] | None:
         """Returns the answer, perhaps to come, to the request for a session of a device; None: there is no request."""

@@ -112,7 +112,14 @@ class BatchArrivals:
         tier = self._terms.tiers[account.tier]
         places = opening[account.id] + self._undo.places(account.id)
         circumstances = without_session(
-            live, account, tier, now, paused=device.paused, drained=self._node.drained, opening=places
+            live,
+            account,
+            tier,
+            now,
+            paused=device.paused,
+            drained=self._node.drained,
+            opening=places,
+            lent=self._records.lending.lent,
         )
         reason = decide(circumstances).reason
         opening[account.id] += reason is None

@@ -180,7 +180,7 @@ class BatchOpens:
             tier,
             places,
             live.get(request.public_key),
-            usage.in_memory(live, account, tier, now),
+            usage.in_memory(live, account, tier, now, self._records.lending.lent),
             now.wall_ms,
         )
         if isinstance(decision, admission.Refuse):

@@ -9,6 +9,7 @@ from appliance.domain.entities import Reason, State
 from appliance.domain.throughput import Speed
 from appliance.domain.tiers import Tier
 from appliance.metering import usage
+from appliance.metering.lending import GrantSource
 from appliance.store.rows.account_order import AccountOrder
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ SHORTEST_WAIT_MS = 20
 class Enforcement:
     """Checks accounts that may have used up a quota and sessions that may be over, and no others."""
 
-    def __init__(self, live: LiveSessions, terms: Terms) -> None:
+    def __init__(self, live: LiveSessions, terms: Terms, lending: GrantSource | None = None) -> None:
         self._live = live
         self._terms = terms
+        self._lending = lending or GrantSource()
         self._speed = Speed()
         self._due_ms = 0  # CLOCK_BOOTTIME
         self._bytes_left = AccountOrder()  # of limited accounts, as last measured
@@ -77,6 +79,8 @@ class Enforcement:
     def seconds_to_next_look(self, now: Moment) -> float:
         """Returns the time in which no session can become due, at least SHORTEST_WAIT_MS."""
         due = [LOOK_MS, self._due_ms - now.boot_ms]
+        if self._lending.is_urgent:
+            due.append(0)
         expiry = self._live.next_expiry()
         if expiry is not None:
             due.append(expiry - now.wall_ms)
@@ -90,6 +94,7 @@ class Enforcement:
         Returns all limited accounts after a reload, after new terms, and after a step of the wall clock.
         """
         charged, stepped = self._live.take_charged(), self._stepped(now)
+        lent = {account_id for account_id in self._lending.take_limits_changed() if self._live.number_of(account_id)}
         basis = (self._live.loads, self._terms.tiers)
         if basis != self._basis or stepped:
             self._basis, self._bytes_left, self._time_ends = basis, AccountOrder(), AccountOrder()
@@ -100,7 +105,7 @@ class Enforcement:
         limited = (account for account in counted.values() if self._is_limited(account))
         new = [account.id for account in limited if account.id in resumed or self._is_new(account)]
         near = {*self._time_ends.up_to(now.boot_ms), *self._bytes_left.up_to(self._speed.bytes(LOOK_MS))}
-        accounts = {a.id: a for a in (*self._live.owners_numbered(near), *self._live.owners_among(new))}
+        accounts = {a.id: a for a in (*self._live.owners_numbered(near), *self._live.owners_among({*new, *lent}))}
         return [account for account in accounts.values() if self._is_limited(account)]
 
     def _is_new(self, account: Account) -> bool:
@@ -112,9 +117,11 @@ class Enforcement:
         """
         if not self._live.number_of(account.id):
             return True
-        limit = self._terms.tiers[account.tier].bytes_limit
-        if limit:
-            self._bytes_left.put(self._live.account_number(account.id), max(0, limit - account.windows.traffic.used))
+        tier, lent = self._terms.tiers[account.tier], self._lending.lent
+        if tier.bytes_limit:
+            grant = None if lent is None else lent(account, tier, account.windows)
+            left = tier.bytes_limit - account.windows.traffic.used if grant is None else grant.left_bytes
+            self._bytes_left.put(self._live.account_number(account.id), max(0, left))
         return False
 
     def _stepped(self, now: Moment) -> bool:
@@ -147,10 +154,10 @@ class Enforcement:
     def _measure(self, account: Account, seen: Observation | None, now: Moment) -> quota.Quota:
         tier = self._terms.tiers[account.tier]
         if seen is None or account.id not in seen.count.accounts:
-            return usage.in_memory(self._live, account, tier, now)
+            return usage.in_memory(self._live, account, tier, now, self._lending.lent)
         sessions = [seen.count.sessions.get(s.public_key, s) for s in self._live.of_account(account.id)]
         uses = accounting.unspent(sessions, self._live.heartbeat, now)
-        return quota.measure(seen.count.accounts[account.id], tier, uses, now.wall_ms)
+        return quota.measure(seen.count.accounts[account.id], tier, uses, now.wall_ms, self._lending.lent)
 
     def _carrying(self, account_id: str, seen: Observation | None, now: Moment) -> int:
         """Returns for how many of the account's sessions time passes."""

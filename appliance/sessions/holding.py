@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from appliance.sessions.node import Node
     from appliance.sessions.records import Records
 
+_BY_LIMITS = (devices.HeldReason.QUOTA_EXCEEDED, devices.HeldReason.LIVE_SESSION_LIMIT)
+
 
 class Holding:
     """Decides for accounts, not for each of their devices: most of these differ in nothing that matters.
@@ -44,7 +46,10 @@ class Holding:
         """Looks at the accounts that may have changed, and holds their devices or lets them go."""
         held, live = self._records.devices, self._records.live
         basis = (live.loads, self._terms.tiers, self._node.drained, self._ahead(now))
-        changed = {*live.take_changed_accounts(), *self._changed, *self._due_by(now.wall_ms)}
+        turned_over, lending = live.take_changed_accounts(), self._records.lending
+        if lending.grants is not None:
+            lending.grants.turned_over(turned_over)
+        changed = {*turned_over, *self._changed, *lending.take_holds_changed(), *self._due_by(now.wall_ms)}
         decided, self._changed = self._changed, {}
         if basis != self._basis:
             self._basis, self._idle, self._due, changed = basis, {}, [], set(held.accounts())
@@ -68,9 +73,14 @@ class Holding:
     def _look_at(self, account: Account, now: Moment, decided: Iterable[bytes]) -> None:
         held = self._records.devices
         live, tier = self._records.live, self._terms.tiers[account.tier]
-        circumstances = without_session(live, account, tier, now, paused=False, drained=self._node.drained)
+        lending = self._records.lending
+        circumstances = without_session(
+            live, account, tier, now, paused=False, drained=self._node.drained, lent=lending.lent
+        )
         before, idle = self._idle.get(account.id), devices.decide(circumstances)
         self._idle[account.id] = idle
+        if lending.grants is not None:
+            lending.grants.note_held(account.id, held=idle.held_reason in _BY_LIMITS)
         if idle.held_until is not None and (before is None or before.held_until != idle.held_until):
             heapq.heappush(self._due, (idle.held_until, account.id))
         if before is not None and before.has_peer == idle.has_peer:

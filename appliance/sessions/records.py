@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from appliance.metering.lending import GrantSource
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 class Records:
     """Holds the store, its copy in memory, the meter that adds to both, and the clock that dates what is recorded.
 
-    `ended`: the ends that the store is yet to be told.
+    `ended`: the ends that the store is yet to be told. `lending`: what other exits leave of accounts' limits.
     """
 
     store: Store
@@ -31,6 +33,7 @@ class Records:
     meter: Meter
     clock: BelievedClock
     ended: Ended
+    lending: GrantSource = field(default_factory=GrantSource)
 
     def committing(self) -> AbstractAsyncContextManager[aiosqlite.Connection]:
         """Returns a transaction that memory follows. It raises StoreUnavailable: if it cannot be committed."""

@@ -545,7 +545,7 @@ def test_certificate_and_key_must_be_readable(tmp_path: Path) -> None:
         ),
         (
             '[fleet]\nservers = ["192.0.2.1:4222"]\nwhen_cut_off = "strict"\n',
-            ["fleet.servers: ", "fleet.when_cut_off: "],
+            ["fleet.servers: "],
         ),
     ],
 )

@@ -139,6 +139,11 @@ class Replica:
             self._claims = changes.claims
             self._reactions.claims()
 
+    @property
+    def memory(self) -> str:
+        """Returns what names the ledger's memory of claims, as last told; "": it has not been yet."""
+        return self._claims or ""
+
     async def _react(self) -> None:
         """Tells of members and terms that have changed: again, if it could not be done the last time."""
         if self._new_members:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from appliance.domain.entities import Account
     from appliance.fleet.claims.claiming import Claims, Whereabouts
     from appliance.fleet.rpc.intents import Intents
+    from appliance.metering.lending import GrantSource, SessionPlace
     from appliance.sessions.batch_opens import Noted, Opened
     from appliance.sessions.opening import SessionRequest
     from appliance.sessions.service import SessionService
@@ -55,15 +57,20 @@ class KeyClaims:
         self._later: set[asyncio.Task[None]] = set()
 
     async def around(
-        self, wish: KeyWish, make: Callable[[], Awaitable[T]], id_of: Callable[[T], str], lost: Lost | None = None
+        self,
+        wish: KeyWish,
+        make: Callable[[], Awaitable[T]],
+        id_of: Callable[[T], str],
+        lost: Lost | None = None,
+        place: SessionPlace | None = None,
     ) -> T:
         """Returns what `make` makes with the key. If it fails, the claim is given up.
 
         A session that has the key on another exit is ended there once `make` is done. `lost` is done with the id of
-        what was made if another exit has got the key meanwhile, not knowing of it. Raises what the ledger refuses with:
-        KeyInUse or InvalidRequest.
+        what was made if another exit has got the key meanwhile, not knowing of it. `place`: is asked for meanwhile.
+        Raises what the ledger refuses with: KeyInUse or InvalidRequest.
         """
-        claimed = await self._claim(wish)
+        claimed = await (self._claim(wish) if place is None else self._claim_and_ask(wish, place))
         try:
             made = await make()
         except BaseException:
@@ -73,6 +80,18 @@ class KeyClaims:
         await self._end_elsewhere(wish, claimed)
         self._begin(self._made(wish, id_of(made), claimed, lost))
         return made
+
+    async def _claim_and_ask(self, wish: KeyWish, place: SessionPlace) -> _Claimed:
+        """Claims the key and asks for room at once: the opening waits for one answer's time."""
+        asking = asyncio.ensure_future(place.ask())
+        try:
+            claimed = await self._claim(wish)
+            await asking
+        finally:
+            asking.cancel()
+        if claimed.elsewhere is not None and claimed.elsewhere.node_id != self._own_id:
+            place.replaces()
+        return claimed
 
     async def _claim(self, wish: KeyWish) -> _Claimed:
         try:
@@ -143,9 +162,10 @@ class KeyClaims:
 class ClaimedOpening:
     """Opens sessions here whose keys are claimed."""
 
-    def __init__(self, sessions: SessionService, claims: KeyClaims) -> None:
+    def __init__(self, sessions: SessionService, claims: KeyClaims, lending: GrantSource) -> None:
         self._sessions = sessions
         self._claims = claims
+        self._lending = lending
 
     async def open(self, account: Account, request: SessionRequest, op: str, noted: Noted | None = None) -> Opened:
         """Opens a session for the public key of the request. Raises as `SessionService.install` and KeyClaims do."""
@@ -153,12 +173,15 @@ class ClaimedOpening:
         async def end(session_id: str) -> None:
             await self._sessions.close(account, session_id, Reason.REPLACED)
 
-        return await self._claims.around(
-            KeyWish(account, request.public_key or b"", op),
-            lambda: self._sessions.install(account, request, noted),
-            lambda opened: opened.session.id,
-            lost=end,
-        )
+        grants = self._lending.grants
+        with nullcontext() if grants is None else grants.place(account) as place:
+            return await self._claims.around(
+                KeyWish(account, request.public_key or b"", op),
+                lambda: self._sessions.install(account, request, noted),
+                lambda opened: opened.session.id,
+                end,
+                place,
+            )
 
     async def take_back(
         self, account: Account, session_id: str, replaced_id: str | None, public_key: bytes, op: str

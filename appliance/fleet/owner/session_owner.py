@@ -140,9 +140,10 @@ class SessionOwner:
 
     async def usage(self, asked: UsageOfAccount) -> UsedHere:
         """Tells what an account has used here."""
-        quota = await self._quotas.of(await self._accounts.of_token(asked.token))
+        quota = (await self._quotas.of(await self._accounts.of_token(asked.token))).own
         return UsedHere(quota.bytes_used, quota.time_used_ms)
 
     async def _facts(self, account: Account, found: Sequence[Session]) -> Sequence[SessionFacts]:
-        names, quota, now = await self._devices.names(found), await self._quotas.of(account), self._clock.now()
+        names, now = await self._devices.names(found), self._clock.now()
+        quota = (await self._quotas.of(account)).told
         return [SessionFacts.of(each, now, names.get(each.device_id), quota) for each in found]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from appliance.fleet.claims.claiming import Claims
     from appliance.fleet.reports.reported import Folds
     from appliance.fleet.rpc.exits import Call, FleetView
+    from appliance.metering.lending import GrantSource
     from appliance.metering.usage import Quotas
     from appliance.sessions.devices.service import DeviceService
     from appliance.sessions.service import SessionService
@@ -86,15 +87,15 @@ class AnyExit:
     command_claims: CommandClaims
 
 
-def build(here: ThisExit, fleet: TheFleet, quotas: Quotas) -> AnyExit:
-    """Builds the parts. `quotas`: this exit's own."""
+def build(here: ThisExit, fleet: TheFleet, quotas: Quotas, lending: GrantSource) -> AnyExit:
+    """Builds the parts. `quotas`: this exit's own. `lending`: what other exits leave of accounts' limits."""
     exits = Exits(fleet.call)
     intents = Intents(here.store, exits, fleet.view, here.clock)
     placing = Placing(own_id=here.own_id, view=fleet.view, exits=exits, intents=intents, patience_s=fleet.patience_s)
     elsewhere = Elsewhere(here.own_id, fleet.view, exits, intents, placing)
     ops = ServedOps(here.store, here.clock)
     key_claims = KeyClaims(fleet.claims, intents, here.own_id)
-    opening = ClaimedOpening(here.sessions, key_claims)
+    opening = ClaimedOpening(here.sessions, key_claims, lending)
     reported = ReportedByHub(exits, fleet.hub_id) if fleet.folds is None else ReportedHere(fleet.folds)
     changes = ClaimedDevices(here.devices, fleet.claims, key_claims)
     session_owner = SessionOwner(

@@ -1,4 +1,4 @@
-"""Shows quotas to clients of this host's API: a session's are its exit's, whose limits hold for it."""
+"""Shows quotas to clients of this host's API: a session's as its exit knows them."""
 
 from __future__ import annotations
 
@@ -32,12 +32,15 @@ class FleetQuotas:
         return [each.quota or own if isinstance(each, ElsewhereSession) else own for each in listed]
 
     async def of_all(self, account: Account) -> Quota:
-        """Returns this exit's quota, with what the account has used on all exits that answer."""
+        """Returns the account's quota, with what it has used on all exits: on those that do not answer as they told the
+        ledger last, in a window that is open here too.
+        """
         answers = await self._elsewhere.ask_all(USAGE, UsageOfAccount(token_of(account)))
         others = [answer for answer in answers.values() if answer is not None]
-        own = await self._quotas.of(account)
+        known = await self._quotas.of(account)
+        own = known.own
         return replace(
-            own,
-            bytes_used=own.bytes_used + sum(each.bytes_used for each in others),
-            time_used_ms=own.time_used_ms + sum(each.time_used_ms for each in others),
+            known,
+            bytes_used=max(known.bytes_used, own.bytes_used + sum(each.bytes_used for each in others)),
+            time_used_ms=max(known.time_used_ms, own.time_used_ms + sum(each.time_used_ms for each in others)),
         )

@@ -70,7 +70,7 @@ def described(error: Exception) -> Failure:
     if isinstance(error, NoActiveNodeInRegion):
         return Failure(kind, available=error.available)
     if isinstance(error, QuotaExceeded):
-        return Failure(kind, tier=error.tier, quota=error.quota)
+        return Failure(kind, tier=error.tier, quota=error.quota.told)
     return Failure(kind if kind in _PLAIN else PeerApplyFailed.__name__)
 
 
@@ -83,7 +83,8 @@ def error_of(failure: Failure, region: str = "") -> ApplianceError:
     if failure.kind == NoActiveNodeInRegion.__name__:
         return NoActiveNodeInRegion(region, failure.available)
     if failure.kind == QuotaExceeded.__name__ and failure.tier is not None and failure.quota is not None:
-        if all(0 <= figure <= LARGEST for figure in msgspec.structs.astuple(failure.quota)):
-            return QuotaExceeded(failure.tier, failure.quota)
+        quota = msgspec.structs.replace(failure.quota, grant=None)
+        if all(0 <= figure <= LARGEST for figure in msgspec.structs.astuple(quota) if figure is not None):
+            return QuotaExceeded(failure.tier, quota)
         return PeerApplyFailed()
     return PeerApplyFailed()

@@ -19,7 +19,7 @@ from appliance.ops.backup.create import sync_folder
 from appliance.store import integrity, store_files
 from appliance.store.file_owner import acting_as_owner
 from appliance.store.migration import migrations
-from appliance.store.queries import fleet_reports, fleet_traces
+from appliance.store.queries import escrow, fleet_reports, fleet_traces
 from appliance.store.state_dir import StateDir
 
 if TYPE_CHECKING:
@@ -174,6 +174,7 @@ def _note_restored(store: Path) -> None:
             return
     with integrity.writing(store) as db:
         fleet_reports.mark_restored(db)
+        escrow.mark_restored(db)
 
 
 @contextmanager

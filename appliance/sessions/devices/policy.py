@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from appliance.domain.device import Circumstances, Condition, decide
 from appliance.domain.entities import State
+from appliance.sessions.device_circumstances import counted_live
 
 if TYPE_CHECKING:
     from appliance.config.plans import Terms
@@ -64,13 +65,14 @@ class DevicePolicy:
     async def standing(self, account: Account, *, without: Session | None = None) -> DevicesStanding:
         """Returns what holds for the account. `without`: a session that is about to end. Raises StoreUnavailable."""
         quota = await self._quotas.of(account)
-        ending = without is not None and without.state is State.LIVE
+        own = self._live.number_live(account.id) - (without is not None and without.state is State.LIVE)
+        limit = self._terms.tiers[account.tier].max_live_sessions
         return DevicesStanding(
             Circumstances(
                 disabled=account.disabled,
                 drained=self._node.drained,
                 quota=quota,
-                live=self._live.number_live(account.id) - ending,
-                live_limit=self._terms.tiers[account.tier].max_live_sessions,
+                live=counted_live(own, limit, quota, begins=False),
+                live_limit=limit,
             )
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import aiosqlite
 
-from appliance.store.queries import fleet_changes, fleet_reports, fleet_state
+from appliance.store.queries import escrow, fleet_changes, fleet_reports, fleet_state
 
 if TYPE_CHECKING:
     import sqlite3
@@ -19,6 +19,7 @@ async def erase(db: aiosqlite.Connection) -> None:
     await fleet_changes.ignore(db)
     await fleet_reports.end_reporting(db)
     await fleet_state.leave(db)
+    await escrow.erase(db)
 
 
 def node_of(db: sqlite3.Connection) -> str | None:

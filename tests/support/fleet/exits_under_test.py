@@ -253,6 +253,7 @@ class FleetHost:
                 may_drain=lambda sender: sender == self.fleet.hub,
             ),
             parts.services.quotas,
+            parts.records.lending,
         )
         offered = parts.services.offered
         offered.sessions, offered.devices, offered.regions = self.any.sessions, self.any.devices, self

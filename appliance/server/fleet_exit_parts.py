@@ -1,0 +1,57 @@
+"""Builds parts of a fleet around what this exit has. Imported only on a host that is in one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.fleet.claims.own_claims import OwnClaims, OwnKey
+from appliance.fleet.quota.kept_leases import KeptLeases
+from appliance.fleet.quota.leasing import Leasing
+from appliance.fleet.quota.own_use import OwnUse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from appliance.fleet.link.wire import HubLink
+    from appliance.fleet.quota.holder import Sharing
+    from appliance.fleet.quota.lease_requests import LeaseRequests
+    from appliance.server.served_exit import ServedExit
+
+
+def own_claims(here: ServedExit, link: HubLink, node_id: str, fleet_key: bytes) -> OwnClaims:
+    """Builds what claims the keys and names of this exit's sessions and devices."""
+    records = here.parts.records
+
+    def own_keys() -> Iterator[OwnKey]:
+        for device in records.devices:
+            yield OwnKey(device.public_key, device.account_id, device.id, device=True)
+        for session in records.live:
+            if not session.device_id:
+                yield OwnKey(session.public_key, session.account_id, session.id, device=False)
+
+    def names() -> Iterator[tuple[str, str]]:
+        return ((device.account_id, device.name) for device in records.devices)
+
+    return OwnClaims(
+        link,
+        node_id,
+        fleet_key,
+        here.clock,
+        keys=own_keys,
+        names=names,
+        holds=lambda key: key in records.live.public_keys() or records.devices.get(key) is not None,
+    )
+
+
+def leasing(here: ServedExit, requests: LeaseRequests, sharing: Callable[[], Sharing]) -> Leasing:
+    """Builds what borrows its part of accounts' limits for this exit. `sharing`: asked anew now and then."""
+    parts, records = here.parts, here.parts.records
+    return Leasing(
+        requests,
+        OwnUse(records, parts.services.terms, parts.peers.exit_lock),
+        KeptLeases(records.store),
+        here.clock,
+        records.lending,
+        sharing=sharing,
+        wake=parts.wakeup.reschedule,
+    )
