@@ -93,7 +93,10 @@ class LeaseLedger:
             account = await account_rows.by_id(db, account_id)
         if account is None:
             raise FleetError(f"there is no account {account_id}")
-        return self._tiers[account.tier]
+        limits = self._tiers.get(account.tier)
+        if limits is None:
+            raise FleetError("this hub does not know its tiers yet")
+        return limits
 
     async def _told(self) -> list[str]:
         """Returns the exits that have told all they hold."""
