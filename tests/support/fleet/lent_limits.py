@@ -15,7 +15,7 @@ import msgspec
 
 from appliance.domain.errors import CutOff
 from appliance.fleet.quota import escrow
-from appliance.fleet.quota.escrow import Circumstances, QuotaRecord
+from appliance.fleet.quota.escrow import LedgerFacts, QuotaRecord
 from appliance.fleet.quota.holder import Sharing
 from appliance.fleet.quota.kept_leases import KeptLeases
 from appliance.fleet.quota.lease_requests import LeaseRequests
@@ -58,7 +58,7 @@ class LedgerOfLimits:
         self.asked[host.name] = self.asked.get(host.name, 0) + 1
         exit_ = host.exit_
         tier = exit_.rows("SELECT tier FROM accounts WHERE id = ?", ask.account)[0][0]
-        given = Circumstances(
+        given = LedgerFacts(
             limits=exit_.parts.services.terms.tiers[tier],
             members=[each.node_id for each in self.exits.hosts.values()],
             told=self.told,
