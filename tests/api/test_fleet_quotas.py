@@ -230,3 +230,33 @@ async def test_what_is_left_of_a_grant_is_given_back_with_the_last_session(exits
         await limits.pass_time(0.5)
         moved = await using.use_up()
         assert QUOTA <= moved <= QUOTA + LOOK
+
+
+@on_fleet("ams", "fra", config_text=LIMITS)
+async def test_a_device_is_held_when_another_exit_has_used_up_the_quota(exits: ExitsUnderTest) -> None:
+    """From its next handshake until the window ends."""
+    async with lent(exits) as limits:
+        client = await exits.client(tier=Tier.FREE)
+        owner = Owner(client.at("fra"))
+        phone = await owner.add("phone", region="fra")
+        await (await Using(limits, client).open("ams")).use_up()
+        key = exits["fra"].exit_.rows("SELECT public_key FROM devices")[0][0]
+        await exits["fra"].exit_.shake(key)
+        await limits.pass_time(1)
+        shown = await owner.get(phone["id"])
+        assert (shown["state"], shown["held_reason"]) == ("held", "quota_exceeded")
+        await limits.pass_time(3600, look=900)
+        assert (await owner.get(phone["id"]))["state"] == "idle"
+
+
+@on_fleet("ams", "fra", config_text=LIMITS)
+async def test_a_ledger_that_has_lost_its_memory_is_told_what_is_lent(exits: ExitsUnderTest) -> None:
+    """Nothing is lent twice for it."""
+    async with lent(exits) as limits:
+        using = await Using(limits, await exits.client(tier=Tier.FREE)).open("ams", "fra")
+        for _ in range(4):
+            await using.look()
+        limits.ledger.lost()
+        await limits.tell_again()
+        assert limits.ledger.told == {host.node_id for host in exits.hosts.values()}
+        assert await using.use_up() <= QUOTA + 2 * LOOK

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from appliance.domain.windows import Window
-    from appliance.fleet.quota.escrow import Circumstances, Lending, QuotaRecord
+    from appliance.fleet.quota.escrow import LedgerFacts, Lending, QuotaRecord
     from appliance.fleet.quota.holder import Borrowed, Lease
     from appliance.fleet.quota.messages import LeaseAsk, LeaseTold, WindowAsk
 
@@ -49,7 +49,7 @@ def any_answer_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 def a_lapse_always_frees(monkeypatch: pytest.MonkeyPatch) -> None:
     right = escrow._lending
 
-    def lending(record: QuotaRecord, node: str, given: Circumstances) -> Lending:
+    def lending(record: QuotaRecord, node: str, given: LedgerFacts) -> Lending:
         return right(record, node, replace(given, lends=True))
 
     monkeypatch.setattr(escrow, "_lending", lending)
@@ -67,7 +67,7 @@ def what_is_given_back_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def a_lost_memory_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     right = escrow.decide
 
-    def decide(record: QuotaRecord, node: str, asked: LeaseAsk, given: Circumstances) -> object:
+    def decide(record: QuotaRecord, node: str, asked: LeaseAsk, given: LedgerFacts) -> object:
         return right(replace(record, complete=True), node, asked, given)
 
     monkeypatch.setattr(escrow, "decide", decide)

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from appliance.domain import windows
 from appliance.domain.windows import Window, Windows
 from appliance.fleet.quota import escrow, holder
-from appliance.fleet.quota.escrow import LAPSES_MS, Circumstances, QuotaRecord
+from appliance.fleet.quota.escrow import LAPSES_MS, LedgerFacts, QuotaRecord
 from appliance.fleet.quota.holder import Borrowed, Own, Sharing
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ class EscrowModel:
     def answer(self, exit_: Exit, asked: LeaseAsk) -> None:
         if exit_.gone:
             return
-        given = Circumstances(self.limits, self.members, self.told_all, not self.strict, self.now_ms)
+        given = LedgerFacts(self.limits, self.members, self.told_all, not self.strict, self.now_ms)
         before = self.record
         self.record, told = escrow.decide(before, exit_.name, asked, given)
         self._note_early(before, exit_.name)

@@ -15,13 +15,14 @@ import msgspec
 
 from appliance.domain.errors import CutOff
 from appliance.fleet.quota import escrow
-from appliance.fleet.quota.escrow import Circumstances, QuotaRecord
+from appliance.fleet.quota.escrow import LedgerFacts, QuotaRecord
 from appliance.fleet.quota.holder import Sharing
 from appliance.fleet.quota.kept_leases import KeptLeases
 from appliance.fleet.quota.lease_requests import LeaseRequests
 from appliance.fleet.quota.leasing import Leasing
 from appliance.fleet.quota.messages import AllNoted, Ask, LeaseTold, ToldAll
 from appliance.fleet.quota.own_use import OwnUse
+from appliance.fleet.quota.retelling import Retelling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -57,7 +58,7 @@ class LedgerOfLimits:
         self.asked[host.name] = self.asked.get(host.name, 0) + 1
         exit_ = host.exit_
         tier = exit_.rows("SELECT tier FROM accounts WHERE id = ?", ask.account)[0][0]
-        given = Circumstances(
+        given = LedgerFacts(
             limits=exit_.parts.services.terms.tiers[tier],
             members=[each.node_id for each in self.exits.hosts.values()],
             told=self.told,
@@ -130,6 +131,16 @@ class LentLimits:
                 await host.exit_.settled()
             await self.asked()
 
+    async def tell_again(self) -> None:
+        """All exits see that the ledger's memory is another one."""
+
+        async def memory() -> str:
+            return self.ledger.memory
+
+        for name, leasing in self.leasing.items():
+            link: HubLink = self.ledger.of(self.exits[name])  # type: ignore[assignment]  # as much of one as is asked
+            await Retelling(leasing, LeaseRequests(link, self.exits[name].node_id), memory).look()
+
     async def asked(self) -> None:
         """All is asked that is due."""
         for leasing in self.leasing.values():
@@ -143,4 +154,5 @@ async def lent(exits: ExitsUnderTest, *, strict: bool = False) -> AsyncIterator[
     limits = LentLimits(exits, LedgerOfLimits(exits), strict)
     for host in exits.hosts.values():
         await limits.join(host)
+    await limits.tell_again()  # else less is lent, as others may have borrowed more than the ledger knows
     yield limits
