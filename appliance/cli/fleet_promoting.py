@@ -33,7 +33,7 @@ FORCE = "wg-appliance fleet promote --force"
 
 
 def promote(config_file: Path | None, *, force: bool) -> None:
-    async def work(a: Admin) -> tuple[int, float]:
+    async def work(a: Admin) -> tuple[int, float | None]:
         membership = require_member(a)
         row = await _require_standby(a)
         if FleetFolder(a.state.path).hub_secrets() is None:
@@ -45,12 +45,13 @@ def promote(config_file: Path | None, *, force: bool) -> None:
         began = a.clock.host.now().boot_ms
         generation = await _begin(a, membership, row)
         await _await_hub(a, generation)
-        return generation, (a.clock.host.now().boot_ms - began) / 1000
+        return generation, (a.clock.host.now().boot_ms - began) / 1000 if a.state.is_served() else None
 
     nats_program.find()
     import_certificates()
     generation, seconds = admin.run(config_file, work)
-    output.remark(f"this host is the hub now, of generation {generation}; it took {seconds:.1f} s")
+    since = "from when its server is started" if seconds is None else f"now: it took {seconds:.1f} s"
+    output.remark(f"this host is the hub of generation {generation} {since}")
     output.remark("the other exits find it by themselves; the old hub becomes the standby when it is back")
     output.remark("if it is lost for good: wg-appliance fleet forget NAME, then wg-appliance fleet invite --hub")
 

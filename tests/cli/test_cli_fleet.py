@@ -332,7 +332,7 @@ def test_the_standby_is_promoted_when_the_hub_is_gone(
         patch.setattr(fleet_promoting, "noted", lambda _: SimpleNamespace(behind=3))
         assert "this host does not have: 3: reach the hub" in ams.refused("fleet", "promote")
     done = ams.do("fleet", "promote")
-    assert "this host is the hub now, of generation 2" in done.err
+    assert "this host is the hub of generation 2 from when its server is started" in done.err
     assert ams.rows("SELECT role, gen FROM fleet") == [("hub", 2)]
     assert ams.rows("SELECT name, role FROM fleet_members ORDER BY name") == [("ams1", "hub"), ("fra1", "standby")]
     membership = FleetFolder(ams.state.path).membership()

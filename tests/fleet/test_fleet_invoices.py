@@ -18,7 +18,7 @@ from appliance.domain.errors import FleetError
 from appliance.domain.fleet_invoice import unreported
 from appliance.domain.invoice import totals
 from appliance.fleet.reports.reports import ReportMark, mark_subject
-from appliance.fleet.rpc.operations import VERIFY
+from appliance.fleet.rpc.operations import VERIFY, VerifyLines
 from appliance.store.queries import fleet_fold, fleet_members, fleet_moved, fleet_reports, fleet_requests, retention
 from tests.support.fleet.billed_fleet import BEFORE_S, OCTOBER, SEPTEMBER, BilledFleet, billed_fleet
 from tests.support.fleet.reporting_world import copy_store, put_back
@@ -238,6 +238,15 @@ async def test_marks_come_late_and_clocks_are_set(billed: BilledFleet) -> None:
     assert await after(ReportMark(8, "e", 9900, 0, 0)) == 9900
 
 
+async def lose_folded(billed: BilledFleet) -> None:
+    """What the hub has of ams is lost, with the stream."""
+    billed.streams.wipe(billed.exits["ams"].node_id)
+    billed.fold.reconnected()
+    async with billed.exits["fra"].exit_.store.write() as db:
+        for table in ("fleet_sessions", "fleet_lines", "fleet_months", "fleet_nodes"):
+            await db.execute(f"DELETE FROM {table}")  # noqa: S608 (names from above)
+
+
 @in_fleet
 async def test_lines_of_deleted_sessions_are_told_to_a_new_hub(billed: BilledFleet) -> None:
     """Retention removes sessions before their lines: a hub whose disk was lost has these again."""
@@ -246,14 +255,10 @@ async def test_lines_of_deleted_sessions_are_told_to_a_new_hub(billed: BilledFle
     await billed.use("ams", opened["id"], 1000)
     await ada.at("ams").delete(opened["id"])
     await billed.report()
-    ams, hub = billed.exits["ams"], billed.exits["fra"].exit_
+    ams = billed.exits["ams"]
     async with ams.exit_.store.write() as db:
         await retention.delete_sessions(db, await retention.ended_before(db, ams.exit_.clock.wall_ms + 1, 100))
-    billed.streams.wipe(ams.node_id)
-    billed.fold.reconnected()
-    async with hub.store.write() as db:
-        for table in ("fleet_sessions", "fleet_lines", "fleet_months", "fleet_nodes"):
-            await db.execute(f"DELETE FROM {table}")  # noqa: S608 (names from above)
+    await lose_folded(billed)
     await billed.report()
     (line,) = (await billed.invoice(ada.account, SEPTEMBER)).lines
     assert (line.line.session_id, line.line.charge.total_bytes) == (opened["id"], 1000)
@@ -333,7 +338,7 @@ def test_an_exit_finds_what_the_hub_has_otherwise(tmp_path: Path, altered: tuple
 
 @in_fleet
 async def test_a_restored_exit_has_the_lines_that_it_told(billed: BilledFleet) -> None:
-    """Those of sessions that it lost, too: they are as the hub has them. Only a hub may ask."""
+    """Those of sessions that it lost, too: they are as the hub has them, and are told to another hub."""
     ada = await billed.exits.client("ada")
     first = await ada.at("ams").connect(region="ams")
     ams = billed.exits["ams"]
@@ -350,13 +355,19 @@ async def test_a_restored_exit_has_the_lines_that_it_told(billed: BilledFleet) -
     await ams.start()
     await billed.begin_process("ams")
     await billed.report()
-    assert {line.session_id for _, line in (await billed.invoice(ada.account, SEPTEMBER)).lines} == {
-        first["id"],
-        second["id"],
-    }
+    before = (await billed.invoice(ada.account, SEPTEMBER)).lines
+    assert {line.session_id for _, line in before} == {first["id"], second["id"]}
     assert await verified(billed, ada.account) == [""]
-    answer = await ams.any.owner.answer("nod_9", "verify", b"{}")
-    assert b"cannot be read" in answer
+    await lose_folded(billed)
+    await billed.report()
+    assert (await billed.invoice(ada.account, SEPTEMBER)).lines == before
+
+
+@in_fleet
+async def test_only_a_hub_has_lines_compared(billed: BilledFleet) -> None:
+    asked = msgspec.json.encode(VerifyLines("acc_1", SEPTEMBER, 0, "", "", []))
+    answer = await billed.exits["fra"].any.owner.answer(billed.exits["ams"].node_id, "verify", asked)
+    assert b"only a hub" in answer
 
 
 # Use of windows ------------------------------------------------------------------------------------

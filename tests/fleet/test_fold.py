@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from appliance.domain.errors import FleetError, NotAnswered
 from appliance.fleet.reports.away import folded_of_account, id_ending
-from appliance.fleet.reports.fold import Fold
+from appliance.fleet.reports.fold import AT_ONCE, DISK_LEFT, OF_ONE, STORED, Fold
 from appliance.fleet.reports.fold_answers import FoldAnswers
 from appliance.fleet.reports.folding import merged
 from appliance.fleet.reports.reporting import ReportingPace
@@ -135,6 +135,47 @@ def test_what_is_reported_leaves_room_on_the_disk(tmp_path: Path) -> None:
             left = 10**12
             await fold.catch_up(NODE)
             assert await world.folded("ses_1") is not None
+
+    asyncio.run(story())
+
+
+def test_an_exit_that_reports_without_end_is_refused_before_others(tmp_path: Path) -> None:
+    """It gets as much of the disk as it leaves for all, and others are folded still; an update adds nothing."""
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            left = DISK_LEFT + OF_ONE
+            fold = Fold(world.hub, world.streams, lambda: [NODE, OTHER], lambda: left)
+            long = msgspec.structs.replace(REPORT, reason="x" * 600)
+            size = STORED * len(msgspec.json.encode(long))
+            await world.streams.make(OTHER)
+            for v in range(3):
+                await keep(world, "ses_1", msgspec.structs.replace(long, v=v))
+                await fold.catch_up(NODE)
+            fold.note_grown(NODE, OF_ONE - size)
+            await keep(world, "ses_2", long)
+            await fold.catch_up(NODE)
+            await keep(world, "ses_3", long)
+            with pytest.raises(FleetError, match="has added 64 MiB to the store"):
+                await fold.catch_up(NODE)
+            await keep(world, "ses_4", long, OTHER)
+            assert await fold.catch_up(OTHER)
+            left += OF_ONE
+            assert await fold.catch_up(NODE)
+            assert await world.folded("ses_3") is not None
+
+    asyncio.run(story())
+
+
+def test_a_long_stream_is_no_reason_for_others_to_wait(tmp_path: Path) -> None:
+    """A part of it is folded, then it is their turn."""
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            for number in range(AT_ONCE + 1):
+                await keep(world, f"ses_{number}", REPORT)
+            fold = Fold(world.hub, world.streams, lambda: [NODE])
+            assert [await fold.catch_up(NODE, 1) for _ in range(2)] == [False, True]
 
     asyncio.run(story())
 

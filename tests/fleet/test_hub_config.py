@@ -10,7 +10,7 @@ import pytest
 from appliance.fleet.hub.config import HubSettings, ServerFiles, invitation_rights, member_rights, render
 from appliance.fleet.hub_part import DEVICE_NAMES, KEYS, LEASES
 from appliance.fleet.membership.members import FleetMember
-from appliance.fleet.reports.fold import FULL
+from appliance.fleet.reports.stream_room import FULL
 from appliance.fleet.reports.streams import MAX_BYTES
 from tests.support.certificates import self_signed
 from tests.support.fleet.nats_program import refusal

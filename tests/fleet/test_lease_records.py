@@ -13,7 +13,7 @@ from appliance.domain.entities import Account
 from appliance.domain.tiers import Tier
 from appliance.fleet.accounts.sync_messages import LedgerRefusal
 from appliance.fleet.claims.kv import KvRecords
-from appliance.fleet.hub_part import LEASES, LEASES_KEPT
+from appliance.fleet.hub_part import LEASES
 from appliance.fleet.link.link import NatsLink
 from appliance.fleet.link.wire import PREFIX
 from appliance.fleet.quota.lease_ledger import LeaseLedger
@@ -91,7 +91,7 @@ def test_leases_on_a_real_hub(tmp_path: Path, show: Callable[[str], None]) -> No
             await account_rows.insert(db, ACCOUNT)
         links = [await dialled(hub, user) for user in (hub.hub_user(), hub.user(AMS), hub.user(FRA))]
         members = [AMS, FRA]
-        records = KvRecords(links[0].jetstream, LEASES, LEASES_KEPT)
+        records = KvRecords(links[0].jetstream, LEASES, None)
         ledger = LeaseLedger(records, store, HostClock(), lambda: members, records.name)
         ledger.take_over(SETTINGS)
         await ledger.listen(links[0])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.api.exit_under_test import new_key
 from tests.support.fleet.whole_fleet import await_token, whole_fleet
 from tests.support.real_backend import NO_ROOT, backend_here
 from tests.support.tunnel.waiting import until
@@ -50,7 +51,15 @@ def test_an_exit_parts_from_its_fleet_and_comes_back(tmp_path: Path) -> None:
         invited = hub.admin("fleet", "invite").strip()
         spoke.admin("node", "join", invited, "--yes")
         fleet.heal()
-        hub.admin("fleet", "forget", spoke.name, "--yes")
+        key, _ = new_key()
+        lost = hub.open(token, region=spoke.region, client_public_key=key)
+        spoke.admin("device", "add", "alice/phone")
+        assert hub.admin("fleet", "forget", spoke.name, "--yes") == (
+            f"alice/phone: was on {spoke.name}; make it anew: wg-appliance device add alice/phone\n"
+        )
+        hub.admin("device", "add", "alice/phone")
+        assert hub.open(token, region=hub.region, client_public_key=key)["public_ip"] == hub.host.ip
+        assert hub.api("GET", f"/v1/sessions/{lost['id']}", token=token).status == 200
         until(lambda: spoke.regions() == {spoke.region}, "it is cut off")
         until(lambda: list(nodes(hub)) == [hub.name], "the hub lists it no more")
         spoke.admin("fleet", "leave", "--force", "--yes")

@@ -93,7 +93,7 @@ def test_the_standby_takes_over_and_the_old_hub_stands_by(three: WholeFleet, sho
     hub.lose_host()
     assert client.address_seen() == spoke.host.ip
     said = standby.attempt("fleet", "promote", check=True).stderr
-    show(next(line for line in said.splitlines() if "this host is the hub now" in line))
+    show(next(line for line in said.splitlines() if "this host is the hub of generation 2 now" in line))
     left = [standby, spoke]
     wanted = {hub.name: ("standby", False), standby.name: ("hub", True), spoke.name: ("spoke", True), "": 2}
     for each in left:

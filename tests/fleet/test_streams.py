@@ -17,12 +17,14 @@ from appliance.fleet.claims.kv import MOST_BYTES, KvRecords
 from appliance.fleet.hub_part import DEVICE_NAMES, KEYS
 from appliance.fleet.link.link import NatsLink
 from appliance.fleet.reports.fold import Fold
+from appliance.fleet.reports.reporting import ReportingPace
 from appliance.fleet.reports.reports import SessionReport, subject_of
+from appliance.fleet.reports.stream_room import NEARLY
 from appliance.fleet.reports.stream_upkeep import StreamUpkeep
 from appliance.fleet.reports.streams import NatsStreams, stream_of
 from appliance.store.database import Store
 from appliance.store.queries import fleet_fold
-from tests.support.api.exit_under_test import serving
+from tests.support.api.exit_under_test import serving, until
 from tests.support.fleet.hub_process import SECONDS, HubProcess
 from tests.support.fleet.reporting_world import NODE, ReportingWorld
 from tests.support.virtual_clock import VirtualClock
@@ -189,6 +191,44 @@ def test_a_hub_that_has_just_started_is_not_full(error: APIError, raised: type[F
 
     with pytest.raises(raised):
         asyncio.run(NatsStreams(Refusing).make(NODE))  # type: ignore[arg-type]  # all that is asked of it
+
+
+def test_an_exit_whose_stream_is_full_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It opens and ends sessions, and says once that they are not reported; the stream is no larger than its bound.
+    Once the hub has folded what is there, it is told all."""
+
+    async def story() -> None:
+        async with real_hub(tmp_path) as hub, serving(tmp_path) as exit_:
+            world = ReportingWorld(tmp_path, exit_, hub.link, hub.hub_link, hub.streams)
+            await world.start()
+            jetstream = hub.hub_link.jetstream()
+            config = (await jetstream.stream_info(stream_of(NODE))).config
+            await jetstream.update_stream(config, max_bytes=10_000)
+            world.begin_process(ReportingPace(report_s=0, look_s=0.02))
+            reporting = asyncio.create_task(world.reporting.run())
+            client = await exit_.client()
+            opened = [await client.connect() for _ in range(20)]
+            for each in opened:
+                await world.use(each["id"])
+            await until(lambda: "is full" in caplog.text, "the stream is full")
+            opened.append(await client.connect())
+            await client.delete(opened[0]["id"])
+            await asyncio.sleep(0.2)  # some more tries
+            assert len([each for each in caplog.records if "are not reported" in each.message]) == 1
+            assert NEARLY < await hub.streams.fullness(NODE) <= 1.0
+            assert await world.reporting.unsent()
+            async with asyncio.timeout(SECONDS):
+                while not world.reporting.settled or await world.reporting.unsent():
+                    await world.fold.catch_up(NODE)
+                    await world.fold.make_room(NODE)
+            reporting.cancel()
+            assert await world.totals() == world.used
+            ended = await world.folded(opened[0]["id"])
+            assert ended is not None
+            assert ended.state == "terminated"
+            await world.stop_hub()
+
+    asyncio.run(story())
 
 
 def test_a_real_hub_is_wiped_and_rolled_back(tmp_path: Path) -> None:

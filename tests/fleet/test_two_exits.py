@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tests.support.fleet.appliances import FleetAppliance
 
+QUOTA = 50_000_000
+LIMITED = {"tiers.paid": {"bytes_limit": QUOTA}}
 BOTH = {"fsn1": ("hub", True), "ams1": ("spoke", True)}
 
 pytestmark = pytest.mark.timeout(900)  # an emulated kernel takes minutes
@@ -32,7 +34,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeFleet]:
     backend = backend_here()
     if backend is None:
         pytest.skip(NO_ROOT)
-    with whole_fleet(backend, tmp_path_factory.mktemp("two"), fleet={"report": "1s"}) as made:
+    with whole_fleet(backend, tmp_path_factory.mktemp("two"), fleet={"report": "1s"}, **LIMITED) as made:
         yield made
 
 
@@ -123,6 +125,10 @@ def test_one_token_opens_in_either_region_through_either_api(fleet: WholeFleet, 
         assert client.get(f"{WEB}/ip", seconds=2) == ""
         assert api.session(opened["id"], token)["terminated_at"]
         client.down()
+
+
+def _live(exit_: FleetAppliance, token: str) -> Any:
+    return exit_.api("GET", "/v1/sessions?live=true", token=token).body["sessions"]
 
 
 def test_a_list_has_the_sessions_of_all_exits(fleet: WholeFleet) -> None:
@@ -298,3 +304,28 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def _without_what_is_each_ones(config: str) -> list[str]:
     own = ("PrivateKey", "# PublicKey", "Address")
     return [line for line in config.splitlines() if not line.startswith(own)]
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("backend")
+def test_a_quota_used_on_both_exits_ends_sessions_on_both(fleet: WholeFleet, show: Callable[[str], None]) -> None:
+    """As soon as both together have used it, but for what moves in a look; the usage is one on both."""
+    hub = fleet.hub
+    hub.admin("account", "create", "hugo", "--tier", "paid")
+    token = fleet.token("hugo")
+    opened = [each.open(token, region=each.region)["wg_config"] for each in fleet.exits]
+    for client, config in zip(fleet.clients, opened, strict=True):
+        client.wg_quick(config)
+        client.start_download(QUOTA, "half")
+    for each in fleet.exits:
+        until(
+            lambda each=each: each.api("POST", "/v1/sessions", {"region": each.region}, token).status == 402,  # type: ignore[misc]
+            f"{each.name} refuses another session",
+        )
+        until(lambda each=each: not _live(each, token), f"no session lives on {each.name}")  # type: ignore[misc]
+    used = [each.api("GET", "/v1/usage", token=token).body["bytes_used"] for each in fleet.exits]
+    show(f"of {QUOTA / 1e6:g} MB, two exits moved {used[0] / 1e6:.1f} MB")
+    assert used[0] == used[1]
+    assert used[0] <= 1.5 * QUOTA  # a look of a fast machine on each
+    for each in fleet.exits:
+        assert f"{used[0]}" in each.admin("usage", "hugo", "--json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from appliance.fleet.quota.escrow import LAPSES_MS, Circumstances, QuotaRecord, decide
+from appliance.fleet.quota.escrow import LAPSES_MS, LedgerFacts, QuotaRecord, decide
 from appliance.fleet.quota.messages import LeaseAsk, LeaseTold, WindowAsk
 from tests.support.fleet.escrow_model import ModelLimits
 
@@ -27,7 +27,7 @@ class Told:
 
     def ask(self, node: str, traffic: WindowAsk, live: int = 0, wanted: int = 0, q: int | None = None) -> LeaseTold:
         self.q += 1
-        given = Circumstances(LIMITS, self.members, self.told, self.lends, self.now)
+        given = LedgerFacts(LIMITS, self.members, self.told, self.lends, self.now)
         asked = LeaseAsk("acc_1", 0, self.q if q is None else q, traffic, WindowAsk(), live, wanted)
         record, told = decide(self.record, node, asked, given)
         self.record = msgspec.json.decode(msgspec.json.encode(record), type=QuotaRecord)

@@ -65,6 +65,7 @@ def test_a_fleet_that_works_is_ok() -> None:
         (fleet.hub, replace(WELL, standing=None), "warning", "has not noted"),
         (fleet.hub, stands(unsent=3), "ok", "connected, 3 sessions are not reported yet"),
         (fleet.hub, stands(**CUT), "warning", "cut off since 2026-09-21T12:50:00Z (1h), 12 sessions are not reported"),
+        (fleet.hub, stands(**CUT, failure="h does not know this host"), "warning", "alone; h does not know this host"),
         (fleet.hub, replace(stands(**CUT), role="hub"), "failed", "cut off since 2026-09-21T12:50:00Z (1h)"),
         (fleet.hub, stands(alone=UNHEARD), "warning", "connected, but what it sends does not come back"),
         (fleet.hub, stands(alone=f"two machines are {AMS}"), "ok", "connected, all is reported"),

@@ -100,6 +100,18 @@ ROWS = {
         "test_a_member_is_let_in_when_it_was_applied_and_cut_off_when_it_left",
         "test_a_token_that_the_exit_does_not_know_opens_nothing_there",
         "test_a_member_that_left_is_not_served",
+        "test_lists_show_no_exit_but_the_hub_a_token",
+        "test_a_member_that_floods_harms_itself_alone",
+        "test_an_exit_that_reports_without_end_is_refused_before_others",
+    ),
+    "an exit is lost for good": (
+        "test_what_a_lost_exit_held_is_free_at_once",
+        "test_an_exit_parts_from_its_fleet_and_comes_back",
+        "test_what_is_no_longer_needed_is_removed",
+    ),
+    "the stream of an exit is full": (
+        "test_an_exit_whose_stream_is_full_goes_on",
+        "test_a_long_stream_is_no_reason_for_others_to_wait",
     ),
     "versions are apart": (
         "test_versions_that_have_a_protocol_in_common_work_together",

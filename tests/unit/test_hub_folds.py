@@ -19,7 +19,8 @@ NODES = ("nod_1", "nod_2", "nod_3")
 
 def report(created_at: int, state: str) -> SessionReport:
     figures = {"bytes_in": 1, "bytes_out": 2, "ms": 3}
-    return SessionReport(1, "", 0, 1, "", created_at, **figures, state=state, account_id="acc_1", tier="paid")
+    facts = {"account_id": "acc_1", "tier": "paid", "region": "fra"}
+    return SessionReport(1, "", 0, 1, "", created_at, **figures, state=state, **facts)
 
 
 def test_a_page_has_the_exits_asked_for_and_those_that_left(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ async def serve(link: HubLink, operation: str, handle: Callable[[str, bytes], Aw
     async def answered(message: Message) -> None:
         nonlocal failed
         sender = message.subject.split(".")[2]
+        if not message.reply:
+            return  # nobody who asks awaits no answer; it would cost as much to find one
         try:
             async with turns[sender]:
                 answer = await handle(sender, message.data)

@@ -47,7 +47,7 @@ class LeaveDesk:
     `catch_up`: reads what the host has reported, which nobody reads once it has left.
     """
 
-    def __init__(self, store: Store, clock: Clock, catch_up: Callable[[str], Awaitable[None]] = _nothing) -> None:
+    def __init__(self, store: Store, clock: Clock, catch_up: Callable[[str], Awaitable[object]] = _nothing) -> None:
         self._store = store
         self._clock = clock
         self._catch_up = catch_up

@@ -47,7 +47,7 @@ class PartOfLive(Struct, frozen=True, gc=False, omit_defaults=True):
     early: int = 0
 
 
-class Heard(Struct, frozen=True, gc=False):
+class HeardRequest(Struct, frozen=True, gc=False):
     """Holds the number of an exit's last request, and when that came (ms since the epoch)."""
 
     e: int
@@ -79,11 +79,11 @@ class QuotaRecord(Struct, frozen=True, gc=False, omit_defaults=True):
     traffic: WindowRecord = WindowRecord()
     time: WindowRecord = WindowRecord()
     live: dict[str, PartOfLive] = {}
-    heard: dict[str, Heard] = {}
+    heard: dict[str, HeardRequest] = {}
     complete: bool = False
 
 
-class Circumstances(Struct, frozen=True, gc=False):
+class LedgerFacts(Struct, frozen=True, gc=False):
     """Holds what a decision depends on besides the record.
 
     `told`: the exits that have told all they hold since the ledger's memory was made. `lends`: what was lent to an exit
@@ -114,7 +114,7 @@ class Lending(Struct, frozen=True, gc=False):
         return max(0, -(-(free + early) // self.nodes) - mine)
 
 
-def decide(record: QuotaRecord, node: str, asked: LeaseAsk, given: Circumstances) -> tuple[QuotaRecord, LeaseTold]:
+def decide(record: QuotaRecord, node: str, asked: LeaseAsk, given: LedgerFacts) -> tuple[QuotaRecord, LeaseTold]:
     """Returns the record after a request, and what the exit is told. `node` is one of the members.
 
     A request that is not newer than the exit's last changes nothing: the answer is the one to the last.
@@ -124,7 +124,7 @@ def decide(record: QuotaRecord, node: str, asked: LeaseAsk, given: Circumstances
         return record, _told(record, node, given)
     limits, now_ms = given.limits, given.now_ms
     record = _without_forgotten(record, given)
-    heard = {**record.heard, node: Heard(asked.e, asked.q, now_ms)}
+    heard = {**record.heard, node: HeardRequest(asked.e, asked.q, now_ms)}
     complete = record.complete or all(each in heard or each in given.told for each in given.members)
     record = replace(record, heard=heard, complete=complete)
     lending = _lending(record, node, given)
@@ -141,7 +141,7 @@ def decide(record: QuotaRecord, node: str, asked: LeaseAsk, given: Circumstances
     return record, _told(record, node, given)
 
 
-def _without_forgotten(record: QuotaRecord, given: Circumstances) -> QuotaRecord:
+def _without_forgotten(record: QuotaRecord, given: LedgerFacts) -> QuotaRecord:
     """Returns the record with nothing lent to those that are in the fleet no more; what they used was used."""
     if record.heard.keys() <= set(given.members):
         return record
@@ -162,7 +162,7 @@ def _without_forgotten(record: QuotaRecord, given: Circumstances) -> QuotaRecord
     )
 
 
-def _lending(record: QuotaRecord, node: str, given: Circumstances) -> Lending:
+def _lending(record: QuotaRecord, node: str, given: LedgerFacts) -> Lending:
     lapsed = (each for each, heard in record.heard.items() if given.lends and given.now_ms - heard.at >= LAPSES_MS)
     return Lending(node, max(1, len(given.members)), record.complete, frozenset(lapsed))
 
@@ -249,7 +249,7 @@ def _of_live(live: dict[str, PartOfLive], asked: LeaseAsk, limit: int, lending: 
     return {**others, lending.node: PartOfLive(asked.live + more, early + more)}
 
 
-def _told(record: QuotaRecord, node: str, given: Circumstances) -> LeaseTold:
+def _told(record: QuotaRecord, node: str, given: LedgerFacts) -> LeaseTold:
     """Returns how the record stands for one exit."""
     lending, limits, heard = _lending(record, node, given), given.limits, record.heard[node]
     others = sum(each.count for other, each in record.live.items() if other != node)

@@ -9,7 +9,7 @@ import msgspec
 from appliance.domain.errors import FleetError
 from appliance.fleet.accounts import ledger
 from appliance.fleet.link.reading import read
-from appliance.fleet.quota.escrow import Circumstances, QuotaRecord, decide
+from appliance.fleet.quota.escrow import LedgerFacts, QuotaRecord, decide
 from appliance.fleet.quota.messages import AllNoted, Ask, ToldAll
 from appliance.store.queries import accounts as account_rows
 
@@ -80,7 +80,7 @@ class LeaseLedger:
             found = await self._records.get(asked.account)
             record = QuotaRecord() if found.value is None else msgspec.json.decode(found.value, type=QuotaRecord)
             told = frozenset[str]() if record.complete else frozenset(await self._told())
-            given = Circumstances(limits, self._members(), told, self._lends, self._clock.now().wall_ms)
+            given = LedgerFacts(limits, self._members(), told, self._lends, self._clock.now().wall_ms)
             wanted, answer = decide(record, node, asked, given)
             if wanted == record:
                 return answer
@@ -93,7 +93,10 @@ class LeaseLedger:
             account = await account_rows.by_id(db, account_id)
         if account is None:
             raise FleetError(f"there is no account {account_id}")
-        return self._tiers[account.tier]
+        limits = self._tiers.get(account.tier)
+        if limits is None:
+            raise FleetError("this hub does not know its tiers yet")
+        return limits
 
     async def _told(self) -> list[str]:
         """Returns the exits that have told all they hold."""

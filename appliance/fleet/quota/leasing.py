@@ -313,11 +313,15 @@ class Leasing:
             self._look_at(account.id)
             return False
         self._alone.discard(account.id)
+        self.note_lends()
+        self._tell(account)
+        return True
+
+    def note_lends(self) -> None:
+        """Has limits hold over all exits from now on, as the hub lends."""
         if not self.lends:
             self.lends = True
             self.turned_over(set(self._use.with_sessions()))
-        self._tell(account)
-        return True
 
     def _tell(self, account: Account) -> None:
         """Has the exit look at the account by what is lent now; at once if that decides what it may."""

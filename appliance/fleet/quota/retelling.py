@@ -44,7 +44,7 @@ class Retelling:
     async def look(self) -> None:
         """Tells all to a memory that was not told. Raises FleetError: it is to be done again."""
         name = await self._memory()
-        if not name or name == self._told or not self._leasing.lends:
+        if not name or name == self._told:
             return
         for account_id in self._leasing.accounts():
             if not await self._leasing.ask_again(account_id):
@@ -52,3 +52,4 @@ class Retelling:
             await asyncio.sleep(1 / A_SECOND)
         if await self._requests.say_all_is_told(name):
             self._told = name
+        self._leasing.note_lends()

@@ -65,6 +65,8 @@ class Adopting:
 
 def _next(own: OwnFacts, report: SessionReport) -> NextEpoch:
     basis = adopted(report.told, own.own)
+    if own.session is None:
+        basis = msgspec.structs.replace(basis, lost=msgspec.json.encode(report).decode())
     row = own.row
     turn, v = max(row.turn, report.turn) + 1, max(row.v, report.v) + 1
     return NextEpoch(row.session_id, turn, new_epoch(), v, msgspec.json.encode(basis).decode())
@@ -84,7 +86,7 @@ async def _end(db: aiosqlite.Connection, unknown: list[ToldReport]) -> None:
 def _lost(told: ToldReport) -> ReportRow:
     report = told.report
     over = report.state == "terminated"
-    basis = Basis(report.told.totals, lives=report.told.lives)
+    basis = Basis(report.told.totals, lives=report.told.lives, lost=msgspec.json.encode(report).decode())
     return ReportRow(
         session_id=told.session,
         created_at=report.created_at,

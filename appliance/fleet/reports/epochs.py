@@ -78,11 +78,13 @@ class Basis(msgspec.Struct, frozen=True):
     """Holds what an epoch began from: what the fleet had been told, and what the store itself had then.
 
     `own` lacks what was to be reported in addition at once. `lives`: those that the told totals were made from.
+    `lost`: of a session that the store has not, the report that was told, as JSON: another hub has to be told it again.
     """
 
     told: Totals = Totals()
     own: Totals = Totals()
     lives: Sequence[PeerLife] = ()
+    lost: str = ""
 
 
 class Told(msgspec.Struct, frozen=True):

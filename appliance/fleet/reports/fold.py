@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -26,6 +27,7 @@ from appliance.fleet.reports.reports import (
     rates_of,
     session_of,
 )
+from appliance.fleet.reports.stream_room import StreamRoom
 from appliance.store.queries import fleet_fold, fleet_lines, fleet_windows
 from appliance.store.queries.fleet_fold import FoldedRow
 from appliance.store.queries.fleet_lines import FoldedLine
@@ -39,49 +41,21 @@ if TYPE_CHECKING:
     from appliance.domain.windows import Windows
     from appliance.fleet.link.stream_pages import Streamed
     from appliance.fleet.link.wire import HubLink, Message
+    from appliance.fleet.reports.stream_room import Streams
     from appliance.store.database import Store
 
 AT_ONCE = 500  # messages of one transaction
-# From there on, messages of ended sessions are dropped: exits have them, and digests find what the fold then lacks.
-FULL = 0.5
 DISK_LEFT = 512 * 1024 * 1024  # bytes that what others report leaves for this host's own sessions
+# What one exit may add to the store since the server has started, whatever the disk has left. Beyond it, no more than
+# that: one in the wrong hands that reports without end is refused itself before the others are.
+OF_ONE = 64 * 1024 * 1024
+STORED = 2  # times as large as it was sent is what is stored of a report: whole, and by lines
+PAGES = 4  # of one stream, before it is the others' turn
 WAKE_S = 0.2
 LOOK_S = 30.0  # also where no message has woken
 AGAIN_S = 2.0  # where streams do not answer
 
 log = logging.getLogger(__name__)
-
-
-class Streams(Protocol):
-    """Reads the streams of exits' reports, one an exit. Each method raises FleetError."""
-
-    async def make(self, node: str) -> None:
-        """Makes the node's stream, unless it is there."""
-        ...
-
-    async def last_sequence(self, node: str) -> int:
-        """Returns the sequence of the last message that the stream got; 0: it has had none."""
-        ...
-
-    async def read(self, node: str, after: int, most: int) -> Sequence[Streamed]:
-        """Returns up to `most` messages with a higher sequence than `after`, in order; none: there are no more."""
-        ...
-
-    async def fullness(self, node: str) -> float:
-        """Returns how full the stream is, from 0 to 1."""
-        ...
-
-    async def drop(self, node: str, sequences: Iterable[int]) -> None:
-        """Removes messages."""
-        ...
-
-    async def nodes(self) -> Sequence[str]:
-        """Returns whose streams there are."""
-        ...
-
-    async def remove(self, node: str) -> None:
-        """Removes a stream, with all that it holds."""
-        ...
 
 
 class Fold:
@@ -103,6 +77,8 @@ class Fold:
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
         self._failing: set[str] = set()
+        self._grown = Counter[str]()  # by exit, bytes of the store
+        self.room = StreamRoom(streams, lambda node: self._read_up_to.get(node, 0))
         self.refused = 0  # messages that are no reports
 
     async def listen(self, link: HubLink) -> None:
@@ -144,7 +120,9 @@ class Fold:
 
     async def _look(self, node: str) -> None:
         try:
-            await self.catch_up(node)
+            if not await self.catch_up(node, PAGES):
+                self._woken.add(node)
+                self._wake.set()
             await self.make_room(node)
         except CutOff:
             return  # the link says so, and when it is there again
@@ -158,10 +136,11 @@ class Fold:
         else:
             self._failing.discard(node)
 
-    async def catch_up(self, node: str) -> None:
+    async def catch_up(self, node: str, pages: int | None = None) -> bool:
         """Folds all that the node's stream has now. Raises FleetError or StoreUnavailable.
 
-        Makes the stream if there is none: an exit that has joined, or whose stream was lost, can report at once.
+        `pages`: at most so many. Returns whether all is folded. Makes the stream if there is none: an exit that has
+        joined, or whose stream was lost, can report at once.
         """
         async with self._locks.setdefault(node, asyncio.Lock()):
             last = await self._last_sequence(node)
@@ -169,9 +148,10 @@ class Fold:
             if last < at:
                 at = 0  # it was made anew or rolled back
             while at < last:
-                if self._disk_left() < DISK_LEFT:
-                    # Exits keep what is not in the fold; without room in the store this host could open no session.
-                    raise FleetError("the disk is nearly full")
+                if pages == 0:
+                    return False
+                pages = None if pages is None else pages - 1
+                self._check_room(node)
                 page = await self._streams.read(node, at, AT_ONCE)
                 if not page:
                     break
@@ -179,30 +159,26 @@ class Fold:
                 at = page[-1].sequence
                 self._read_up_to[node] = at
             self._read_up_to[node] = max(at, last)
+            return True
+
+    def note_grown(self, node: str, size: int) -> None:
+        """Notes by how many bytes what is stored of the node has grown."""
+        self._grown[node] += size
+
+    def _check_room(self, node: str) -> None:
+        """Raises FleetError: exits keep what is not in the fold; without room this host could open no session."""
+        left = self._disk_left() - DISK_LEFT
+        if left < 0:
+            raise FleetError("the disk is nearly full")
+        if self._grown[node] > max(OF_ONE, left):
+            raise FleetError(
+                f"it has added {self._grown[node] >> 20} MiB to the store since the server started, and the disk has "
+                "no more than that left for all: make room, or forget it if it is in other hands"
+            )
 
     async def make_room(self, node: str) -> None:
-        """Drops the oldest messages of ended sessions from a stream that is getting full. Raises FleetError."""
-        if await self._streams.fullness(node) >= FULL:
-            await self.drop_ended(node, None)
-
-    async def drop_ended(self, node: str, before_ms: int | None) -> bool:
-        """Drops some of the oldest messages of ended sessions that are folded. Returns whether there were any.
-
-        `before_ms`: those alone that the stream got before then, by the wall clock. Raises FleetError.
-        """
-        at = 0
-        while at < self._read_up_to.get(node, 0):
-            page = await self._streams.read(node, at, AT_ONCE)
-            folded = [m for m in page if m.sequence <= self._read_up_to.get(node, 0)]
-            old = folded if before_ms is None else [m for m in folded if m.at_ms < before_ms]
-            ended = [m.sequence for m in old if _is_of_ended(m, node)]
-            if ended:
-                await self._streams.drop(node, ended)
-                return True  # the others wait for the next look
-            if not old:
-                return False
-            at = old[-1].sequence
-        return False
+        """Drops the oldest messages that are folded from a stream that is getting full. Raises FleetError."""
+        await self.room.make(node)
 
     async def _last_sequence(self, node: str) -> int:
         try:
@@ -224,23 +200,15 @@ class Fold:
             except Unreadable as error:
                 self._refuse(node, message.subject, error)
         async with self._store.write() as db:
-            await fold_reports(db, node, reports)
+            grown = await fold_reports(db, node, reports)
             for mark in marks:
                 await _note_mark(db, node, mark)
+        self.note_grown(node, STORED * grown)
 
     def _refuse(self, node: str, subject: str, error: Exception) -> None:
         self.refused += 1
         if self.refused.bit_count() == 1:  # the 1st, 2nd, 4th, 8th…: who sends one can send thousands
             log.warning("%s reports what is not understood on %r: %s", node, subject[:200], error)
-
-
-def _is_of_ended(message: Streamed, node: str) -> bool:
-    if session_of(message.subject, node) is None:
-        return False
-    try:
-        return read(message.data, SessionReport).state == "terminated"
-    except Unreadable:
-        return True  # nor is it of use to anyone
 
 
 async def _note_mark(db: aiosqlite.Connection, node: str, mark: ReportMark) -> None:
@@ -254,8 +222,8 @@ async def _note_mark(db: aiosqlite.Connection, node: str, mark: ReportMark) -> N
         await fleet_fold.note_upto(db, node, mark.batch, mark.upto)
 
 
-async def fold_reports(db: aiosqlite.Connection, node: str, reports: Sequence[tuple[str, SessionReport]]) -> None:
-    """Folds reports of one node. The caller must be in one transaction."""
+async def fold_reports(db: aiosqlite.Connection, node: str, reports: Sequence[tuple[str, SessionReport]]) -> int:
+    """Folds reports of one node. The caller must be in one transaction. Returns how many bytes more are known now."""
     said = await fleet_fold.said_of(db, node, {session_id for session_id, _ in reports})
     known = {session_id: msgspec.json.decode(data, type=SessionReport) for session_id, data in said.items()}
     after = dict(known)
@@ -265,13 +233,15 @@ async def fold_reports(db: aiosqlite.Connection, node: str, reports: Sequence[tu
             windows[report.account_id] = report.batch, report.windows.windows
         after[session_id] = merged(after.get(session_id), msgspec.structs.replace(report, windows=None))
     changed = {session_id: report for session_id, report in after.items() if known.get(session_id) != report}
-    await fleet_fold.put_sessions(db, [_row(node, *each) for each in changed.items()])
+    rows = [_row(node, *each) for each in changed.items()]
+    await fleet_fold.put_sessions(db, rows)
     await fleet_lines.put(db, node, {session_id: _lines(session_id, r) for session_id, r in changed.items()})
     await fleet_windows.put(db, node, windows)
     await fleet_fold.add_to_months(db, node, _added(known, changed))
     last = max((report for _, report in reports), key=lambda report: report.batch, default=None)
     if last is not None:
         await fleet_fold.note_batch(db, node, last.batch, last.mark)
+    return sum(len(row.said) - len(said.get(row.session_id, b"")) for row in rows)
 
 
 def _added(known: dict[str, SessionReport], changed: dict[str, SessionReport]) -> dict[str, MonthSums]:

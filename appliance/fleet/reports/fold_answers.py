@@ -58,7 +58,7 @@ class FoldAnswers:
         No answer is one too: the node asks again.
         """
         node = message.subject.split(".")[2]
-        if not self._is_member(node):
+        if not self._is_member(node) or not message.reply:
             return
         try:
             async with self._turns[node]:

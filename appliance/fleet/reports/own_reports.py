@@ -132,7 +132,26 @@ def report_of(each: OwnFacts, batch: ReportBatch) -> SessionReport:
     )
     lines = tuple(_lines(totals.lines, each)) if session is not None or each.lines else ()
     gone = msgspec.structs.replace(gone, account_id=each.account_id, lines=lines)
-    return gone if session is None else _of_stored(gone, session, each)
+    if session is not None:
+        return _of_stored(gone, session, each)
+    lost = bool(basis.lost) and not each.lines
+    return _of_lost(gone, msgspec.json.decode(basis.lost, type=SessionReport)) if lost else gone
+
+
+def _of_lost(gone: SessionReport, told: SessionReport) -> SessionReport:
+    """Adds what a hub was told of a session that this store has lost: it may be another hub by now."""
+    return msgspec.structs.replace(
+        gone,
+        account_id=told.account_id,
+        tier=told.tier,
+        region=told.region,
+        public_ip=told.public_ip,
+        reason=told.reason,
+        expires_at=told.expires_at,
+        ended_at=told.ended_at,
+        device_id=told.device_id,
+        lines=told.lines,
+    )
 
 
 def _of_stored(gone: SessionReport, session: Session, each: OwnFacts) -> SessionReport:

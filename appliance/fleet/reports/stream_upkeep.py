@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from appliance.domain.clock import Clock
-    from appliance.fleet.reports.fold import Fold, Streams
+    from appliance.fleet.reports.fold import Fold
+    from appliance.fleet.reports.stream_room import Streams
 
 log = logging.getLogger(__name__)
 
@@ -91,5 +92,5 @@ class StreamUpkeep:
     async def _purge(self, node: str, before_ms: int) -> None:
         await self._fold.catch_up(node)
         for _ in range(PAGES):
-            if not await self._fold.drop_ended(node, before_ms):
+            if not await self._fold.room.drop_ended(node, before_ms):
                 return

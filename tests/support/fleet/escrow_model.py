@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from appliance.domain import windows
 from appliance.domain.windows import Window, Windows
 from appliance.fleet.quota import escrow, holder
-from appliance.fleet.quota.escrow import LAPSES_MS, Circumstances, QuotaRecord
+from appliance.fleet.quota.escrow import LAPSES_MS, LedgerFacts, QuotaRecord
 from appliance.fleet.quota.holder import Borrowed, Own, Sharing
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class EscrowModel:
     largest_live: int = 0
     look: list[int] = field(default_factory=list)
     unheard: dict[str, list[int]] = field(default_factory=dict)  # what exits had taken when the memory was lost
+    shares: dict[tuple[int, str], int] = field(default_factory=dict)  # of them, lent before all have told
     early: list[int] = field(default_factory=lambda: [0, 0])
     early_live: int = 0
     done: Counter[str] = field(default_factory=Counter)
@@ -147,6 +148,7 @@ class EscrowModel:
         time = windows.at(exit_.spent.time, self.lengths[1], self.now_ms)
         for number, (now, had) in enumerate(((traffic, exit_.spent.traffic), (time, exit_.spent.time))):
             if now.opened_at is None and had.opened_at is not None:
+                self.shares.pop((number, exit_.name), None)
                 exit_.real[number] = exit_.beyond[number] = exit_.heard_used[number] = 0
         exit_.spent = Windows(traffic, time)
         return traffic, time
@@ -286,10 +288,11 @@ class EscrowModel:
     def answer(self, exit_: Exit, asked: LeaseAsk) -> None:
         if exit_.gone:
             return
-        given = Circumstances(self.limits, self.members, self.told_all, not self.strict, self.now_ms)
+        given = LedgerFacts(self.limits, self.members, self.told_all, not self.strict, self.now_ms)
         before = self.record
         self.record, told = escrow.decide(before, exit_.name, asked, given)
         self._note_early(before, exit_.name)
+        self._check_lent(before, exit_.name, asked)
         if self.record.heard.get(exit_.name) != before.heard.get(exit_.name):
             self.unheard.pop(exit_.name, None)
             exit_.heard_used = [
@@ -320,7 +323,10 @@ class EscrowModel:
                 self.early[number] += max(0, mine.early - (old.early if old and now.opened == had.opened else 0))
 
     def lose_memory(self) -> None:
+        """Loses all that the ledger knows, as when a hub's disk dies."""
         for exit_ in self.exits:
+            if exit_.gone:
+                continue
             taken = [
                 record.parts[exit_.name].taken if exit_.name in record.parts else 0
                 for record in (self.record.traffic, self.record.time)
@@ -328,6 +334,7 @@ class EscrowModel:
             had = self.unheard.get(exit_.name, [0, 0])
             self.unheard[exit_.name] = [max(a, b) for a, b in zip(taken, had, strict=True)]
         self.record, self.memory = QuotaRecord(), self.memory + 1
+        self.shares.clear()
         self.told_all.clear()
         self.done["memory lost"] += 1
 
@@ -446,8 +453,55 @@ class EscrowModel:
 
     # What must hold.
 
+    def _check_lent(self, before: QuotaRecord, name: str, asked: LeaseAsk) -> None:
+        """Raises Broken if the ledger lends, or allows, what it has lent to others."""
+        for number, (now, had, told) in enumerate(
+            ((self.record.traffic, before.traffic, asked.traffic), (self.record.time, before.time, asked.time))
+        ):
+            old = had.parts.get(name) if had.opened == now.opened else None
+            base = max(told.granted, told.used, 0 if old is None else old.taken)
+            if name not in now.parts or now.parts[name].taken <= base:
+                continue
+            self._check_share(number, name, now.parts[name].taken - base)
+            lapsed = {
+                each
+                for each, heard in self.record.heard.items()
+                if not self.strict and self.now_ms - heard.at >= LAPSES_MS
+            }
+            taken = sum(part.used if each in lapsed else part.taken for each, part in now.parts.items())
+            if taken > self.figures[number]:
+                raise Broken(f"{taken} {('bytes', 'ms')[number]} are lent, after {dict(self.done)}")
+        allowed = sum(each.count for each in self.record.live.values())
+        if self.record.live[name].count > asked.live and allowed > self.limits.max_live_sessions:
+            raise Broken(f"{allowed} sessions are allowed, after {dict(self.done)}")
+
+    def _check_share(self, number: int, name: str, more: int) -> None:
+        """Raises Broken if an exit is lent more than a share while the ledger does not know what others have."""
+        if not any(each != name for each in self.unheard):
+            self.shares.pop((number, name), None)
+            return
+        self.shares[number, name] = self.shares.get((number, name), 0) + more
+        if self.shares[number, name] > self.largest[number] // self.sharing.nodes:
+            raise Broken(f"{name} is lent {self.shares[number, name]} before all have told, after {dict(self.done)}")
+
+    def _check_borrowed(self, exit_: Exit) -> None:
+        """Raises Broken if an exit takes for its own what the ledger does not: it may be lent to another."""
+        if exit_.gone or exit_.to_tell or exit_.memory != self.memory:
+            return
+        for lease, record in ((exit_.borrowed.traffic, self.record.traffic), (exit_.borrowed.time, self.record.time)):
+            part = record.parts.get(exit_.name)
+            if part is not None and lease.opened == record.opened and lease.granted > part.granted:
+                raise Broken(f"{exit_.name} has {lease.granted}, it was lent {part.granted}, after {dict(self.done)}")
+        live = self.record.live.get(exit_.name)
+        # What is beyond a limit, as an exit was cut off or there is a new limit, is taken back by the ledger first.
+        beyond = exit_.beyond_live + self.largest_live - self.limits.max_live_sessions
+        if live is not None and exit_.borrowed.slots.held > max(live.count, exit_.live) + beyond:
+            raise Broken(f"{exit_.name} may have {exit_.borrowed.slots.held} sessions, after {dict(self.done)}")
+
     def check(self) -> None:
         """Raises Broken if more is used than the bound says, or more sessions are live."""
+        for each in self.exits:
+            self._check_borrowed(each)
         spent = [self.spent_now(each) for each in self.exits]
         for each, (traffic, time) in zip(self.exits, spent, strict=True):
             if not each.restored and each.real != [traffic.used, time.used]:

@@ -136,3 +136,6 @@ class HubProcess:
 
     def hub_user(self) -> LinkUser:
         return LinkUser("hub", "_INBOX_hub", self.hub_key, self.tls())
+
+    def system_user(self) -> LinkUser:
+        return LinkUser("hub-system", "_INBOX_sys", self.system_key, self.tls())

@@ -206,3 +206,8 @@ class FoldingHub(Member):
     def folded(self, node: str) -> dict[str, Poured]:
         rows = self.rows("SELECT session_id, bytes_in, bytes_out FROM fleet_sessions WHERE node = ?", node)
         return {session: Poured(rx, tx) for session, rx, tx in rows}
+
+    def billed(self, node: str) -> dict[str, Poured]:
+        """What the lines of invoices say of each session that has some."""
+        asked = "SELECT session_id, sum(bytes_in), sum(bytes_out) FROM fleet_lines WHERE node = ? GROUP BY session_id"
+        return {session: Poured(rx, tx) for session, rx, tx in self.rows(asked, node)}

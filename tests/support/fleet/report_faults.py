@@ -293,7 +293,7 @@ class FaultyFleet:
     # The comparison --------------------------------------------------------------------------------------
 
     async def compare(self) -> None:
-        """Waits until what is folded is what was poured, of every session. Raises Violated if it does not become so."""
+        """Waits until what is folded, and billed, is what was poured. Raises Violated if it does not become so."""
         for each in self.exits:
             each.still = True
         while self._healing:
@@ -313,6 +313,12 @@ class FaultyFleet:
             for session, poured in each.poured.items():
                 if folded.get(session, Poured()) != poured:
                     found.append((each.node[:6], session, poured, folded.get(session)))
+            billed = self.hub.billed(each.node)
+            found += [
+                (each.node[:6], one, p, billed.get(one))
+                for one, p in each.poured.items()
+                if billed.get(one, Poured()) != p
+            ]
             unknown = folded.keys() - each.poured.keys()  # their answers were lost
             found += [(each.node[:6], one, Poured(), folded[one]) for one in unknown if folded[one] != Poured()]
         return found

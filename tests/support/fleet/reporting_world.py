@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from appliance.fleet.link.wire import HubLink
     from appliance.fleet.reports.away import FoldedSession
-    from appliance.fleet.reports.fold import Streams
+    from appliance.fleet.reports.stream_room import Streams
     from tests.support.api.exit_under_test import ExitUnderTest
 
 NODE = "nod_" + "a" * 24
