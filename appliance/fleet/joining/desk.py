@@ -54,6 +54,10 @@ class JoinDesk:
         self._clock = clock
         self._of_hub = of_hub
 
+    def trust(self, membership: Membership, of_hub: HubSecrets) -> None:
+        """Tells hosts that join from now on of these."""
+        self._membership, self._of_hub = membership, of_hub
+
     async def listen(self, link: HubLink) -> None:
         """Begins to answer, on the hub's own link. Raises what `subscribe` does."""
         await link.subscribe(f"{PREFIX}.join.*", self._answer)
