@@ -32,6 +32,7 @@ from appliance.fleet.hub.config import member_inbox
 from appliance.fleet.link.nkey import NKey
 from appliance.fleet.presence import beats
 from appliance.fleet.presence.directory import Directory
+from appliance.fleet.quota.holder import QUIET_MS, REFRESH_MS
 from appliance.fleet.reports.fold import Fold
 from appliance.fleet.reports.reports import ReportedLine, ReportedRates, SessionReport
 from appliance.store.database import Store
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
     from tests.support.fleet.real_hub import RealHub
 
 EXITS = (3, 10, 30, 100, 300, 1000)
-LIVE = 2000  # sessions of an exit
+LIVE = 2000  # sessions of an exit, each of an account of its own that has limits
+BUSY = 0.1  # of them, at once
 OPENS = 1.0  # of an exit, each second
 ACCOUNTS = 1_000_000
 CONNECTED, BEATS = 12, 150  # of the measurement
@@ -234,15 +236,17 @@ def rows(costs: Costs) -> list[tuple[str, ...]]:
     made = []
     for n in EXITS:
         renewals, opens = n * LIVE / (RENEW_MS / 1000), n * OPENS
+        leases = n * LIVE * 1000 * (BUSY / REFRESH_MS + (1 - BUSY) / QUIET_MS)
+        asked = opens * 4 + renewals + leases  # a lease costs what a claim does: a record is read, and put
         records = opens + n * LIVE / 60  # reports a second
-        server = n * costs.server_beat + n * n * costs.server_delivery + (opens * 3 + renewals) * costs.server_claim
-        own = n * costs.heard + (opens * 3 + renewals) * costs.claim + records * costs.report
+        server = n * costs.server_beat + n * n * costs.server_delivery + asked * costs.server_claim
+        own = n * costs.heard + asked * costs.claim + records * costs.report
         made.append(
             (
                 f"{n}",
                 f"{n * n * (costs.beat_bytes + 60) * 8 / 1e6:.1f}",
                 f"{100 * n * costs.heard:.1f}",
-                f"{opens * 3 + renewals:.0f}",
+                f"{asked:.0f}",
                 f"{n * LIVE * costs.claim_bytes / 1e6:.0f}",
                 f"{records:.0f}",
                 f"{100 * server:.0f}",
