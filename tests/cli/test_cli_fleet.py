@@ -31,7 +31,9 @@ from appliance.cli import fleet as fleet_group
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import Conflict, HostError
 from appliance.fleet.hub import nats_program
+from appliance.fleet.hub.certificates import as_der
 from appliance.fleet.joining import token as join_token
+from appliance.fleet.link.link import hub_tls
 from appliance.fleet.membership.identity import FleetFolder
 from appliance.network.uplinks import HostView
 from appliance.store.queries import fleet_requests
@@ -81,7 +83,7 @@ def token_of(done: Done) -> str:
 
 def test_what_needs_a_fleet_says_how_to_be_in_one(ams: FleetHost) -> None:
     """Nothing is made by asking."""
-    for words in (["status"], ["invite"], ["promote"], ["conflicts"], ["leave"], ["forget", "x"]):
+    for words in (["status"], ["invite"], ["promote"], ["conflicts"], ["rotate-ca"], ["leave"], ["forget", "x"]):
         said = ams.refused("fleet", *words)
         assert said.startswith("this host is in no fleet: wg-appliance fleet init makes it the hub of a new one"), words
     assert not (ams.state.path / "fleet").exists()
@@ -258,6 +260,23 @@ def test_invite(fra: FleetHost) -> None:
     assert "must be a duration" in fra.refused("fleet", "invite", "--expires", "3", status=2)
 
 
+def test_rotate_ca(fra: FleetHost) -> None:
+    """Given twice, it says since when; invitations of that time are good for both authorities."""
+    fra.do("fleet", "init")
+    done = fra.do("fleet", "rotate-ca")
+    assert "the exits trust both until" in done.err
+    assert "the server is not running: start it" in done.err
+    of_hub = FleetFolder(fra.state.path).hub_secrets()
+    assert of_hub is not None
+    assert of_hub.next_authority is not None
+    said = fra.refused("fleet", "rotate-ca")
+    assert said.startswith("another authority follows already, since")
+    assert FleetFolder(fra.state.path).hub_secrets() == of_hub
+    token = join_token.decode(fra.do("fleet", "invite").out.strip(), HostClock().now().wall_ms)
+    assert token.ca.endswith(as_der(of_hub.next_authority.certificate))
+    assert len(hub_tls(token.ca).get_ca_certs()) == 2
+
+
 # node join ------------------------------------------------------------------------------------------
 
 
@@ -284,6 +303,7 @@ def test_join_and_leave(hub: FleetHost, ams: FleetHost) -> None:
             assert {node["name"] for node in each.json("fleet", "status")["nodes"]} == {"fra1", "ams1"}
         assert "in a fleet already" in ams.refused("node", "join", token)
         assert ams.refused("fleet", "invite") == "invitations are made on fra1: run this command there"
+        assert ams.refused("fleet", "rotate-ca") == "the fleet's authority is kept on fra1: run this command there"
         assert ams.refused("fleet", "forget", "fra1") == "hosts are forgotten on fra1: run this command there"
         assert "ams1 would be without a hub" in hub.refused("fleet", "leave")
         ams.open_session("bob", 2)

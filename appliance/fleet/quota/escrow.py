@@ -73,7 +73,8 @@ class WindowRecord(Struct, frozen=True, gc=False, omit_defaults=True):
 class QuotaRecord(Struct, frozen=True, gc=False, omit_defaults=True):
     """Holds how one account's limits are lent.
 
-    `complete`: nothing is lent that is not in the record, as each exit has told what it holds.
+    `complete`: nothing is lent that is not in the record, as each exit has told what it holds. `gen`: the fleet's
+    generation in which this was lent.
     """
 
     traffic: WindowRecord = WindowRecord()
@@ -81,6 +82,7 @@ class QuotaRecord(Struct, frozen=True, gc=False, omit_defaults=True):
     live: dict[str, PartOfLive] = {}
     heard: dict[str, HeardRequest] = {}
     complete: bool = False
+    gen: int = 0
 
 
 class LedgerFacts(Struct, frozen=True, gc=False):
@@ -159,6 +161,7 @@ def _without_forgotten(record: QuotaRecord, given: LedgerFacts) -> QuotaRecord:
         {node: part for node, part in record.live.items() if node in given.members},
         {node: heard for node, heard in record.heard.items() if node in given.members},
         record.complete,
+        record.gen,
     )
 
 
@@ -230,7 +233,12 @@ def _free(window: WindowRecord, part: PartOfWindow, limit: int, lending: Lending
 
 
 def _early(window: WindowRecord, part: PartOfWindow, lending: Lending) -> int:
-    return part.early + sum(each.early for node, each in window.parts.items() if node != lending.node)
+    """Returns what all took before all had told. What may be lent again of it is free."""
+    return part.early + sum(
+        max(0, each.early - (each.taken - each.used)) if node in lending.lapsed else each.early
+        for node, each in window.parts.items()
+        if node != lending.node
+    )
 
 
 def _of_live(live: dict[str, PartOfLive], asked: LeaseAsk, limit: int, lending: Lending) -> dict[str, PartOfLive]:

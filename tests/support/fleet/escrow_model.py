@@ -455,14 +455,20 @@ class EscrowModel:
 
     def _check_lent(self, before: QuotaRecord, name: str, asked: LeaseAsk) -> None:
         """Raises Broken if the ledger lends, or allows, what it has lent to others."""
+        if self.record == before:
+            return  # a request that came twice, or late
         for number, (now, had, told) in enumerate(
             ((self.record.traffic, before.traffic, asked.traffic), (self.record.time, before.time, asked.time))
         ):
             old = had.parts.get(name) if had.opened == now.opened else None
             base = max(told.granted, told.used, 0 if old is None else old.taken)
-            if name not in now.parts or now.parts[name].taken <= base:
+            if name not in now.parts:
                 continue
-            self._check_share(number, name, now.parts[name].taken - base)
+            known = max(told.granted, told.used) if old is None else old.taken
+            self._count_early(number, name, now.parts[name].taken - known)
+            if now.parts[name].taken <= base:
+                continue
+            self._check_share(number, name)
             lapsed = {
                 each
                 for each, heard in self.record.heard.items()
@@ -475,14 +481,18 @@ class EscrowModel:
         if self.record.live[name].count > asked.live and allowed > self.limits.max_live_sessions:
             raise Broken(f"{allowed} sessions are allowed, after {dict(self.done)}")
 
-    def _check_share(self, number: int, name: str, more: int) -> None:
-        """Raises Broken if an exit is lent more than a share while the ledger does not know what others have."""
-        if not any(each != name for each in self.unheard):
+    def _count_early(self, number: int, name: str, more: int) -> None:
+        """Counts what an exit has more, or less, while the ledger does not know what others have."""
+        if any(each != name for each in self.unheard):
+            self.shares[number, name] = max(0, self.shares.get((number, name), 0) + more)
+        else:
             self.shares.pop((number, name), None)
-            return
-        self.shares[number, name] = self.shares.get((number, name), 0) + more
-        if self.shares[number, name] > self.largest[number] // self.sharing.nodes:
-            raise Broken(f"{name} is lent {self.shares[number, name]} before all have told, after {dict(self.done)}")
+
+    def _check_share(self, number: int, name: str) -> None:
+        """Raises Broken if an exit is lent more than a share then."""
+        early = self.shares.get((number, name), 0)
+        if early > self.largest[number] // self.sharing.nodes:
+            raise Broken(f"{name} is lent {early} before all have told, after {dict(self.done)}")
 
     def _check_borrowed(self, exit_: Exit) -> None:
         """Raises Broken if an exit takes for its own what the ledger does not: it may be lent to another."""
@@ -493,8 +503,8 @@ class EscrowModel:
             if part is not None and lease.opened == record.opened and lease.granted > part.granted:
                 raise Broken(f"{exit_.name} has {lease.granted}, it was lent {part.granted}, after {dict(self.done)}")
         live = self.record.live.get(exit_.name)
-        # What is beyond a limit, as an exit was cut off or there is a new limit, is taken back by the ledger first.
-        beyond = exit_.beyond_live + self.largest_live - self.limits.max_live_sessions
+        # What is beyond a limit, as some exit was cut off or there is a new limit, is taken back by the ledger first.
+        beyond = sum(each.beyond_live for each in self.exits) + self.largest_live - self.limits.max_live_sessions
         if live is not None and exit_.borrowed.slots.held > max(live.count, exit_.live) + beyond:
             raise Broken(f"{exit_.name} may have {exit_.borrowed.slots.held} sessions, after {dict(self.done)}")
 
