@@ -83,6 +83,7 @@ class Exit:
     memory: int = 0  # the ledger's, as it knows
     to_tell: bool = True  # all that it holds to that memory
     beyond: list[int] = field(default_factory=lambda: [0, 0])  # what the bound grants it beyond the limit
+    untold: list[int] = field(default_factory=lambda: [0, 0])  # of what it was lent, used when it was lent again
     beyond_live: int = 0
     heard_used: list[int] = field(default_factory=lambda: [0, 0])  # by the ledger
     restored: bool = False  # what it used and had not told before is known to nobody
@@ -149,7 +150,7 @@ class EscrowModel:
         for number, (now, had) in enumerate(((traffic, exit_.spent.traffic), (time, exit_.spent.time))):
             if now.opened_at is None and had.opened_at is not None:
                 self.shares.pop((number, exit_.name), None)
-                exit_.real[number] = exit_.beyond[number] = exit_.heard_used[number] = 0
+                exit_.real[number] = exit_.beyond[number] = exit_.untold[number] = exit_.heard_used[number] = 0
         exit_.spent = Windows(traffic, time)
         return traffic, time
 
@@ -195,9 +196,24 @@ class EscrowModel:
     def _lent_again(self, exit_: Exit, number: int) -> bool:
         """Tells whether the ledger may have lent to others what this exit has."""
         record = (self.record.traffic, self.record.time)[number]
+        return self._freed(exit_) or exit_.name not in self.record.heard or exit_.name not in record.parts
+
+    def _freed(self, exit_: Exit) -> bool:
+        """Tells whether what this exit has is free by the ledger's rules, as it was forgotten or not heard of."""
         heard = self.record.heard.get(exit_.name)
         lapsed = heard is not None and not self.strict and self.now_ms - heard.at >= LAPSES_MS
-        return exit_.gone or heard is None or lapsed or exit_.name not in record.parts
+        return exit_.gone or lapsed
+
+    def _note_untold(self, asking: Exit) -> None:
+        """Notes what others have used of what may be lent to the asking exit now: they may use nothing later."""
+        for each in self.exits:
+            if each is asking or not self._freed(each):
+                continue
+            lent = each.borrowed.traffic, each.borrowed.time
+            for number, (lease, window) in enumerate(zip(lent, self.spent_now(each), strict=True)):
+                if lease.opened and lease.opened == window.opened_at:
+                    used = min(lease.granted, each.real[number])
+                    each.untold[number] = max(each.untold[number], used - each.heard_used[number])
 
     def ask(self, exit_: Exit, *, urgent: bool = False) -> None:
         had = exit_.borrowed
@@ -290,6 +306,7 @@ class EscrowModel:
             return
         given = LedgerFacts(self.limits, self.members, self.told_all, not self.strict, self.now_ms)
         before = self.record
+        self._note_untold(exit_)
         self.record, told = escrow.decide(before, exit_.name, asked, given)
         self._note_early(before, exit_.name)
         self._check_lent(before, exit_.name, asked)
@@ -457,6 +474,7 @@ class EscrowModel:
         """Raises Broken if the ledger lends, or allows, what it has lent to others."""
         if self.record == before:
             return  # a request that came twice, or late
+        self._check_forgotten()
         for number, (now, had, told) in enumerate(
             ((self.record.traffic, before.traffic, asked.traffic), (self.record.time, before.time, asked.time))
         ):
@@ -480,6 +498,13 @@ class EscrowModel:
         allowed = sum(each.count for each in self.record.live.values())
         if self.record.live[name].count > asked.live and allowed > self.limits.max_live_sessions:
             raise Broken(f"{allowed} sessions are allowed, after {dict(self.done)}")
+
+    def _check_forgotten(self) -> None:
+        """Raises Broken if the ledger keeps for a forgotten exit what that did not use by its word."""
+        for name in (each.name for each in self.exits if each.gone):
+            parts = [each.parts[name] for each in (self.record.traffic, self.record.time) if name in each.parts]
+            if name in self.record.live or any(part.taken > part.used for part in parts):
+                raise Broken(f"{name} is forgotten and has {parts}, after {dict(self.done)}")
 
     def _count_early(self, number: int, name: str, more: int) -> None:
         """Counts what an exit has more, or less, while the ledger does not know what others have."""
@@ -520,7 +545,7 @@ class EscrowModel:
                 )
         for number in (0, 1):
             used = sum(windows_of[number].used for windows_of in spent)
-            bound = self.largest[number] + sum(each.beyond[number] for each in self.exits)
+            bound = self.largest[number] + sum(each.beyond[number] + each.untold[number] for each in self.exits)
             bound += self.look[number] * self.many + self.early[number]
             if used > bound:
                 raise Broken(f"{('bytes', 'ms')[number]}: {used} used, {bound} is the bound, after {dict(self.done)}")
