@@ -34,9 +34,9 @@ FORCE = "wg-appliance fleet promote --force"
 
 
 def promote(config_file: Path | None, *, force: bool) -> None:
-    async def work(a: Admin) -> tuple[int, float | None]:
+    async def work(a: Admin) -> tuple[str, int, float | None]:
         membership = require_member(a)
-        row = await _require_standby(a)
+        row, old = await _require_standby(a)
         if FleetFolder(a.state.path).hub_secrets() is None:
             raise HostError("this host lacks a hub's secrets: take it out of the fleet, and join anew as the standby")
         require_free(str(a.settings.fleet.listen))
@@ -46,23 +46,23 @@ def promote(config_file: Path | None, *, force: bool) -> None:
         began = a.clock.host.now().boot_ms
         generation = await _begin(a, membership, row)
         await _await_hub(a, generation)
-        return generation, (a.clock.host.now().boot_ms - began) / 1000 if a.state.is_served() else None
+        return old, generation, (a.clock.host.now().boot_ms - began) / 1000 if a.state.is_served() else None
 
     nats_program.find()
     import_certificates()
-    generation, seconds = admin.run(config_file, work)
+    old, generation, seconds = admin.run(config_file, work)
     since = "from when its server is started" if seconds is None else f"now: it took {seconds:.1f} s"
     output.remark(f"this host is the hub of generation {generation} {since}")
-    output.remark("the other exits find it by themselves; the old hub becomes the standby when it is back")
-    output.remark("if it is lost for good: wg-appliance fleet forget NAME, then wg-appliance fleet invite --hub")
+    output.remark(f"the other exits find it by themselves; {old} becomes the standby when it is back")
+    output.remark(f"if it is lost for good: wg-appliance fleet forget {old}, then wg-appliance fleet invite --hub")
 
 
-async def _require_standby(a: Admin) -> FleetRow:
-    """Raises Conflict if this host is not the standby."""
+async def _require_standby(a: Admin) -> tuple[FleetRow, str]:
+    """Returns the hub's name, too. Raises Conflict if this host is not the standby."""
     async with a.store.read() as db:
         row, members = await fleet_state.read(db), await fleet_members.present(db)
     if row is not None and row.role == "standby":
-        return row
+        return row, next((each.name for each in members if each.role == "hub"), "the old hub")
     if row is not None and row.role == "hub":
         raise Conflict("this host is the hub already: wg-appliance fleet status")
     standby = next((each.name for each in members if each.role == "standby"), None)

@@ -335,6 +335,7 @@ def test_the_standby_is_promoted_when_the_hub_is_gone(
         assert "this host does not have: 3: reach the hub" in ams.refused("fleet", "promote")
     done = ams.do("fleet", "promote")
     assert "this host is the hub of generation 2 from when its server is started" in done.err
+    assert "if it is lost for good: wg-appliance fleet forget fra1" in done.err
     assert ams.rows("SELECT role, gen FROM fleet") == [("hub", 2)]
     assert ams.rows("SELECT name, role FROM fleet_members ORDER BY name") == [("ams1", "hub"), ("fra1", "standby")]
     membership = FleetFolder(ams.state.path).membership()
