@@ -90,6 +90,19 @@ def conflicts(config_file: Path | None, dismiss: bool, as_json: bool) -> None:
     fleet_promoting.conflicts(config_file, dismiss=dismiss, as_json=as_json)
 
 
+@fleet.command("rotate-ca")
+@click.pass_obj
+def rotate_ca(config_file: Path | None) -> None:
+    """Replace the authority that signs the hub's certificate, on the hub; the exits trust both for a week.
+
+    A running server does it without a restart, and no exit is cut off that is connected in that week.
+    """
+    with packages():
+        from appliance.cli import fleet_rotating
+
+    fleet_rotating.rotate_ca(config_file)
+
+
 @fleet.command()
 @output.json_option
 @click.pass_obj

@@ -6,15 +6,16 @@ import asyncio
 import errno
 import os
 import socket
-import ssl
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from appliance.cli import admin, output
 from appliance.cli.fleet_server import POLL_S, SEE_LOG, import_all, joined_in, require_believed, require_hub
 from appliance.config.load import read_settings
 from appliance.domain.clock import HostClock, rfc3339
 from appliance.domain.errors import Conflict, ConnectFailed, HostError
-from appliance.fleet.hub import certificates, nats_program
+from appliance.fleet.hub import authorities, certificates, nats_program
 from appliance.fleet.hub.config import invitation_inbox
 from appliance.fleet.hub.files import HubFiles, hub_place
 from appliance.fleet.hub_part import own_address
@@ -140,6 +141,8 @@ def _with_port(named: str, port: str) -> str:
 def invite(config_file: Path | None, *, as_hub: bool, lifetime_s: int) -> None:
     async def work(a: Admin) -> tuple[str, int]:
         membership = await require_hub(a, "invitations are made")
+        if (of_hub := FleetFolder(a.state.path).hub_secrets()) is not None:  # the server may not run
+            membership = replace(membership, ca=authorities.trusted(membership.ca, of_hub))
         async with a.store.write() as db:
             if as_hub:
                 await _require_no_standby(db)
@@ -170,7 +173,7 @@ async def _await_good(a: Admin, text: str) -> None:
         return
     token = join_token.decode(text, a.clock.host.now().wall_ms)
     key = NKey.from_seed(token.seed)
-    user = LinkUser("invite", invitation_inbox(key.public), key, hub_tls(ssl.DER_cert_to_PEM_cert(token.ca)))
+    user = LinkUser("invite", invitation_inbox(key.public), key, hub_tls(token.ca))
     hub = own_address(str(a.settings.fleet.listen), token.server_name)
     end = asyncio.get_running_loop().time() + GOOD_WITHIN_S
     while True:

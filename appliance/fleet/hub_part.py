@@ -20,6 +20,7 @@ from appliance.fleet.hub.control import HubControl
 from appliance.fleet.hub.files import HubFiles, hub_place
 from appliance.fleet.hub.nats_server import NatsServer
 from appliance.fleet.hub.partings import HubPartings
+from appliance.fleet.hub.rotation import HubRotation, RotationSteps
 from appliance.fleet.hub.upkeep import HOUR_MS, HubFacts, HubUpkeep
 from appliance.fleet.hub.watch import HubWatch
 from appliance.fleet.joining.desk import JoinDesk
@@ -27,7 +28,7 @@ from appliance.fleet.joining.leaving import LeaveDesk
 from appliance.fleet.link.link import NatsLink, hub_tls
 from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
-from appliance.fleet.membership.identity import HubAddress
+from appliance.fleet.membership.identity import FleetFolder, HubAddress
 from appliance.fleet.quota.lease_ledger import LeaseLedger
 from appliance.fleet.reports import away
 from appliance.fleet.reports.fold import Fold
@@ -94,22 +95,24 @@ class HubPart:
         self._store = store
         streams, disk = NatsStreams(self.link.jetstream), plan.state_dir
         self.fold = fold = Fold(store, streams, roster.present, lambda: shutil.disk_usage(disk).free)
-        keys = KvRecords(self.link.jetstream, KEYS, timedelta(milliseconds=KEY_LAPSES_MS + HOUR_MS))
-        names = KvRecords(self.link.jetstream, DEVICE_NAMES, timedelta(milliseconds=NAME_LAPSES_MS + HOUR_MS))
-        leases = KvRecords(self.link.jetstream, LEASES, None, most_bytes=LEASES_MB * 1024 * 1024)
+        keys, names, leases = self._buckets()
         self.claims = ClaimLedger(keys, names, clock, self._owner_of, roster.is_present, beside=(leases,), gen=plan.gen)
         self.leases = LeaseLedger(leases, store, clock, roster.present, self.claims.name, plan.gen)
         self.stream_upkeep = StreamUpkeep(fold, streams, roster.present, clock, (keys, names))
         self.partings = HubPartings(store, self.claims, roster.is_present)
-        self.ledger = SyncLedger(store, plan.gen, self.claims.name, plan.base)
+        self.trusting: Callable[[Membership], None] = lambda _membership: None  # what else goes by it
+        steps = RotationSteps(lambda authority: self.upkeep.sign(authority), self._trust)
+        self.rotation = HubRotation(FleetFolder(plan.state_dir), store, roster, clock, plan.of_hub, steps)
+        self.ledger = SyncLedger(store, plan.gen, self.claims.name, plan.base, self.rotation.told)
         control = HubControl(HubFiles(place), nats_program.find, self.system)
         self.upkeep = HubUpkeep(store, facts, control, clock)
         self.watch = HubWatch(control, facts.server_name, self.upkeep.put_out, clock)
         self.server = NatsServer(place, nats_program.find)
         self._by_unit = place.by_unit
         self._plan = plan
+        self._joining = JoinDesk(store, plan.membership, self.upkeep.apply, clock, plan.of_hub)
         self._desks = (
-            JoinDesk(store, plan.membership, self.upkeep.apply, clock, plan.of_hub),
+            self._joining,
             LeaveDesk(store, clock, self.fold.catch_up),
             FoldAnswers(store, self.fold, roster.is_present),
             self.claims,
@@ -117,6 +120,18 @@ class HubPart:
             self.ledger,
             self.fold,
         )
+
+    def _buckets(self) -> tuple[KvRecords, KvRecords, KvRecords]:
+        keys = KvRecords(self.link.jetstream, KEYS, timedelta(milliseconds=KEY_LAPSES_MS + HOUR_MS))
+        names = KvRecords(self.link.jetstream, DEVICE_NAMES, timedelta(milliseconds=NAME_LAPSES_MS + HOUR_MS))
+        return keys, names, KvRecords(self.link.jetstream, LEASES, None, most_bytes=LEASES_MB * 1024 * 1024)
+
+    def _trust(self, membership: Membership, of_hub: HubSecrets) -> None:
+        for link in (self.link, self.system):
+            link.trust(membership.ca)
+        self.upkeep.trust(membership, of_hub)
+        self._joining.trust(membership, of_hub)
+        self.trusting(membership)
 
     def _changed(self, state: LinkState) -> None:
         if state.connected:
@@ -167,6 +182,7 @@ class HubPart:
         """Returns what runs until the event that each is given."""
         return {
             "the hub's upkeep": self.upkeep.run,
+            "the fleet's authority": self.rotation.run,
             "the watch of the hub's connections": self.watch.run,
             "the ledger": self.ledger.run,
             "the roster": self._follow_roster,

@@ -15,6 +15,7 @@ from appliance.fleet.accounts.caller import Caller
 from appliance.fleet.accounts.replica import Reactions, Replica
 from appliance.fleet.accounts.terms import FollowedTerms
 from appliance.fleet.hub_part import HubPart, own_address
+from appliance.fleet.joining.followed_authorities import FollowedAuthorities
 from appliance.fleet.link.link import NatsLink
 from appliance.fleet.presence.beating import Beating
 from appliance.fleet.presence.beats import Figures, OwnBeats
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from appliance.domain.clock import Moment
     from appliance.fleet.link.link import LinkState
     from appliance.fleet.membership.identity import Membership, NodeKeys
-    from appliance.fleet.membership.members import FleetMember
     from appliance.fleet.membership.roster import Roster
     from appliance.fleet.status.status import FleetStatus
     from appliance.server.served_exit import ServedExit
@@ -84,8 +84,9 @@ class FleetPart:
         self.roster = roster
         self.hub: HubPart | None = None
         self.link = self._make_link()
-        self.directory = Directory(_this_member(roster, keys.node_id), roster.all)
-        self.replica = Replica(self.link, here.store, keys.node_id, here.clock, self._reactions())
+        self.directory = Directory(fleet_exit_parts.this_member(roster, keys.node_id), roster.all)
+        authorities = FollowedAuthorities(role.folder, keys.xkey, lambda: self._membership, self._trust)
+        self.replica = Replica(self.link, here.store, keys.node_id, here.clock, self._reactions(), authorities)
         self._own_beats = self._make_beats()
         self.nodes = FleetNodes(
             here.parts.node, self.directory, self._own_beats, self.link, here.clock, secrets.randbelow
@@ -201,6 +202,10 @@ class FleetPart:
         except HostError as error:  # the link goes by those that were known; the next start writes it
             log.error("the hubs' addresses are not kept: %s", error)
 
+    def _trust(self, membership: Membership) -> None:
+        self._membership = membership
+        self.link.trust(membership.ca)
+
     def _heard_hub(self, gen: int, acc_rev: int) -> None:
         if self._membership.role != "hub":
             self.replica.beat(gen, acc_rev)
@@ -211,6 +216,7 @@ class FleetPart:
         """Begins to connect, to answer and to follow; the API is the fleet's from here on."""
         here, self.hub = self._here, hub
         if hub is not None:
+            hub.trusting = self._trust
             hub.leases.take_over(here.settings)
             await terms.lead(here.store, here.settings, here.parts.ticker, here.take_over)
             await hub.listen()
@@ -265,7 +271,7 @@ class FleetPart:
         return own | self.hub.tasks() | {"the other hubs": self._watch_hubs}
 
     async def _watch_hubs(self, stopping: asyncio.Event) -> None:
-        await self._role.watch(self._membership, stopping)
+        await self._role.watch(lambda: self._membership, stopping)
 
     async def is_as_built(self) -> bool:
         """Tells whether this host is still in its fleet what it was when this was built: hub, standby or spoke."""
@@ -339,10 +345,3 @@ class FleetPart:
         return fleet_status(
             presences, self._keys.node_id, self.nodes.apart(), self.link.state, self._report, tokens, now
         )
-
-
-def _this_member(roster: Roster, node_id: str) -> FleetMember:
-    own = roster.get(node_id)
-    if own is None:
-        raise HostError("this host is not among the members of its fleet: wg-appliance fleet leave --force, and join")
-    return own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from appliance.domain.errors import HostError
 from appliance.fleet.claims.own_claims import OwnClaims, OwnKey
 from appliance.fleet.quota.kept_leases import KeptLeases
 from appliance.fleet.quota.leasing import Leasing
@@ -13,9 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from appliance.fleet.link.wire import HubLink
+    from appliance.fleet.membership.members import FleetMember
+    from appliance.fleet.membership.roster import Roster
     from appliance.fleet.quota.holder import Sharing
     from appliance.fleet.quota.lease_requests import LeaseRequests
     from appliance.server.served_exit import ServedExit
+
+
+def this_member(roster: Roster, node_id: str) -> FleetMember:
+    """Returns this host as the fleet knows it. Raises HostError."""
+    own = roster.get(node_id)
+    if own is None:
+        raise HostError("this host is not among the members of its fleet: wg-appliance fleet leave --force, and join")
+    return own
 
 
 def own_claims(here: ServedExit, link: HubLink, node_id: str, fleet_key: bytes) -> OwnClaims:

@@ -19,6 +19,8 @@ from appliance.sessions.stopping import wait
 from appliance.store.queries import fleet_members, fleet_state
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from appliance.domain.clock import Clock
     from appliance.fleet.membership.identity import FleetFolder, Membership, NodeKeys
     from appliance.store.database import Store
@@ -39,7 +41,7 @@ class FleetRole:
 
     def __init__(self, store: Store, folder: FleetFolder, clock: Clock) -> None:
         self._store = store
-        self._folder = folder
+        self.folder = folder
         self._clock = clock
 
     async def settle(self, membership: Membership) -> tuple[Membership, FleetRow]:
@@ -70,12 +72,12 @@ class FleetRole:
         if row is None:
             return membership
         found = brought_up_to_date(membership, row.node_id, row.role, members)
-        if found != membership and self._folder.is_member:
-            await asyncio.to_thread(self._folder.save_membership, found)
+        if found != membership and self.folder.is_member:
+            await asyncio.to_thread(self.folder.save_membership, found)
         return found
 
     def _remove_hub(self) -> None:
-        files = HubFiles(hub_place(self._folder.path.parent))
+        files = HubFiles(hub_place(self.folder.path.parent))
         if files.config() is not None:
             files.remove()
 
@@ -96,7 +98,7 @@ class FleetRole:
         _, *others = brought_up_to_date(membership, row.node_id, row.role, members).hubs
         if not others:
             return
-        keys = self._folder.keys()
+        keys = self.folder.keys()
         newer = await generations.newer_than(row.gen, user_of(membership, keys), keys.node_id, others, self._clock)
         if newer is None:
             return
@@ -108,9 +110,9 @@ class FleetRole:
                 "changes that the other hub does not have: %d; wg-appliance fleet conflicts lists them", lacking
             )
 
-    async def watch(self, membership: Membership, stopping: asyncio.Event) -> None:
+    async def watch(self, membership: Callable[[], Membership], stopping: asyncio.Event) -> None:
         """Looks again and again, until `stopping`. On a hub."""
         while not stopping.is_set():
             await wait(stopping, LOOK_S)
             with suppress(StoreUnavailable):  # the tick says so
-                await self.yield_if_replaced(membership)
+                await self.yield_if_replaced(membership())

@@ -6,8 +6,10 @@ import asyncio
 import json
 import re
 import socket
+import sqlite3
 import sys
 import threading
+from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
@@ -29,7 +31,9 @@ from appliance.cli import fleet as fleet_group
 from appliance.domain.clock import HostClock
 from appliance.domain.errors import Conflict, HostError
 from appliance.fleet.hub import nats_program
+from appliance.fleet.hub.certificates import as_der
 from appliance.fleet.joining import token as join_token
+from appliance.fleet.link.link import hub_tls
 from appliance.fleet.membership.identity import FleetFolder
 from appliance.network.uplinks import HostView
 from appliance.store.queries import fleet_requests
@@ -79,7 +83,7 @@ def token_of(done: Done) -> str:
 
 def test_what_needs_a_fleet_says_how_to_be_in_one(ams: FleetHost) -> None:
     """Nothing is made by asking."""
-    for words in (["status"], ["invite"], ["promote"], ["conflicts"], ["leave"], ["forget", "x"]):
+    for words in (["status"], ["invite"], ["promote"], ["conflicts"], ["rotate-ca"], ["leave"], ["forget", "x"]):
         said = ams.refused("fleet", *words)
         assert said.startswith("this host is in no fleet: wg-appliance fleet init makes it the hub of a new one"), words
     assert not (ams.state.path / "fleet").exists()
@@ -256,6 +260,23 @@ def test_invite(fra: FleetHost) -> None:
     assert "must be a duration" in fra.refused("fleet", "invite", "--expires", "3", status=2)
 
 
+def test_rotate_ca(fra: FleetHost) -> None:
+    """Given twice, it says since when; invitations of that time are good for both authorities."""
+    fra.do("fleet", "init")
+    done = fra.do("fleet", "rotate-ca")
+    assert "the exits trust both until" in done.err
+    assert "the server is not running: start it" in done.err
+    of_hub = FleetFolder(fra.state.path).hub_secrets()
+    assert of_hub is not None
+    assert of_hub.next_authority is not None
+    said = fra.refused("fleet", "rotate-ca")
+    assert said.startswith("another authority follows already, since")
+    assert FleetFolder(fra.state.path).hub_secrets() == of_hub
+    token = join_token.decode(fra.do("fleet", "invite").out.strip(), HostClock().now().wall_ms)
+    assert token.ca.endswith(as_der(of_hub.next_authority.certificate))
+    assert len(hub_tls(token.ca).get_ca_certs()) == 2
+
+
 # node join ------------------------------------------------------------------------------------------
 
 
@@ -282,6 +303,7 @@ def test_join_and_leave(hub: FleetHost, ams: FleetHost) -> None:
             assert {node["name"] for node in each.json("fleet", "status")["nodes"]} == {"fra1", "ams1"}
         assert "in a fleet already" in ams.refused("node", "join", token)
         assert ams.refused("fleet", "invite") == "invitations are made on fra1: run this command there"
+        assert ams.refused("fleet", "rotate-ca") == "the fleet's authority is kept on fra1: run this command there"
         assert ams.refused("fleet", "forget", "fra1") == "hosts are forgotten on fra1: run this command there"
         assert "ams1 would be without a hub" in hub.refused("fleet", "leave")
         ams.open_session("bob", 2)
@@ -319,6 +341,20 @@ def test_the_standby_is_promoted_when_the_hub_is_gone(
     assert membership is not None
     assert (membership.role, [each.address for each in membership.hubs]) == ("hub", [ams.listen, fra.listen])
     assert ams.json("fleet", "conflicts") == []
+    with closing(sqlite3.connect(ams.state.store)) as db, db:
+        db.executemany(
+            "INSERT INTO fleet_conflicts (kind, id, row, noted_at) VALUES (?, ?, ?, 1)",
+            [
+                ("account", "acc_1", '{"id": "acc_1", "name": "ada"}'),
+                ("token", "tok_1", '{"account_id": "acc_1", "label": "phone", "hash": "secret"}'),
+                ("token", "tok_2", '{"account_id": "acc_2", "label": ""}'),
+            ],
+        )
+    listed = [row.split()[:3] for row in ams.do("fleet", "conflicts").out.splitlines()[1:]]
+    assert listed == [["account", "ada", "acc_1"], ["token", "ada", "phone"], ["token", "-", "tok_2"]]
+    assert "changes of this host's that the fleet took back: 3" in ams.do("fleet", "status").err
+    ams.do("fleet", "conflicts", "--dismiss")
+    assert "took back" not in ams.do("fleet", "status").err
 
 
 def test_a_join_that_was_killed_goes_on_when_it_is_run_again(hub: FleetHost, ams: FleetHost) -> None:

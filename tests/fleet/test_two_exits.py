@@ -84,6 +84,29 @@ def test_doctor_finds_the_fleet_whole(fleet: WholeFleet) -> None:
         assert set(of_fleet.values()) == {"ok"}, [check for check in said if check["check"].startswith("fleet")]
 
 
+@pytest.mark.long
+def test_the_authority_is_replaced_while_both_go_on(fleet: WholeFleet) -> None:
+    """The exit that follows is told of it, and says that it was; the hub's server has another certificate then."""
+    hub, spoke = fleet.exits
+    pids = hub.space.pids_of("nats-server")
+    leaf = _file(hub, "hub/leaf.pem")
+    hub.admin("fleet", "rotate-ca")
+    until(lambda: _authorities(spoke) == _authorities(hub) == 2, "both trust both")
+    until(lambda: _file(hub, "hub/leaf.pem") != leaf, "the new one signs")
+    assert "another authority follows already" in hub.attempt("fleet", "rotate-ca").stderr
+    assert f"is kept on {hub.name}" in spoke.attempt("fleet", "rotate-ca").stderr
+    assert {_status(spoke)["cut_off_since"], _status(hub)["cut_off_since"]} == {None}
+    assert hub.space.pids_of("nats-server") == pids
+
+
+def _file(exit_: FleetAppliance, name: str) -> str:
+    return (exit_.state / "fleet" / name).read_text(encoding="utf-8")
+
+
+def _authorities(exit_: FleetAppliance) -> int:
+    return int(json.loads(_file(exit_, "membership.json"))["ca"].count("BEGIN CERTIFICATE"))
+
+
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("asked", [pytest.param(0, id="at the hub"), pytest.param(1, id="at the spoke")])
 def test_one_token_opens_in_either_region_through_either_api(fleet: WholeFleet, asked: int) -> None:

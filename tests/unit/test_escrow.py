@@ -121,6 +121,16 @@ def test_before_all_have_told_each_has_a_share() -> None:
     assert ledger.record.complete
 
 
+def test_before_all_have_told_what_may_be_lent_again_makes_no_share_larger() -> None:
+    """It is free, so it is not what was taken."""
+    ledger = Told(A, B, C, untold=(A, B, C))
+    assert ledger.borrow(A) == 64_000 // 3
+    ledger.now += LAPSES_MS
+    assert ledger.borrow(B) == 64_000 // 3
+    told = ledger.ask(B, WindowAsk(BEGAN, 0, 64_000 // 3, 64_000)).traffic
+    assert (told.granted, told.free) == (64_000 // 3, 0)
+
+
 def test_live_sessions_are_counted_over_all_exits() -> None:
     """One that ended on one exit is free on the other, once it has told."""
     ledger = Told(A, B)

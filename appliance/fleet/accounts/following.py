@@ -35,7 +35,8 @@ STARTS = 3  # of reading everything: the hub may be rolled back, or replaced, me
 class HubChanges:
     """Holds rows of the hub, by kind and id, as JSON, or `null`; `whole`: they are all that it has.
 
-    `at`: the change up to which they are. `claims`: see SyncAnswer.
+    `at`: the change up to which they are. `claims`, `authorities`: see SyncAnswer. `marks`: what this exit has
+    of the latter, see SyncRequest.
     """
 
     gen: int
@@ -43,24 +44,30 @@ class HubChanges:
     whole: bool = False
     rows: dict[str, dict[str, bytes]] = field(default_factory=dict)
     claims: str = ""
+    authorities: tuple[str, bytes] = ("", b"")
+    marks: tuple[str, str] = ("", "")
 
     def take(self, answer: SyncAnswer) -> None:
         """Adds a page: what it says is newer than what is there."""
+        if any(answer.authorities):
+            self.authorities = answer.authorities
         self.claims = answer.claims or self.claims
         for kind, id_, row in answer.rows:
             self.rows.setdefault(kind, {})[id_] = bytes(row)
 
 
-async def read_changes(link: HubLink, node_id: str, gen: int, known: Head) -> HubChanges:
+async def read_changes(
+    link: HubLink, node_id: str, gen: int, known: Head, marks: tuple[str, str] = ("", "")
+) -> HubChanges:
     """Returns what is new after `known`, up to one moment of the hub. Raises FleetError: it could not be read.
 
     `gen`: the newest generation that was seen; an older hub is not followed: raises OlderHub.
     """
     for _ in range(STARTS):
-        found = HubChanges(gen, known)
+        found = HubChanges(gen, known, marks=marks)
         if await _read_after(link, node_id, found):
             return found
-        found = HubChanges(gen, Head(0, ""), whole=True)
+        found = HubChanges(gen, Head(0, ""), whole=True, marks=marks)
         await _read_everything(link, node_id, found)
         if await _read_after(link, node_id, found):
             return found
@@ -71,7 +78,9 @@ async def read_changes(link: HubLink, node_id: str, gen: int, known: Head) -> Hu
 async def _read_after(link: HubLink, node_id: str, found: HubChanges) -> bool:
     """Adds all changes after what was found. Returns whether the hub knows that."""
     while True:
-        answer = await _ask(link, node_id, SyncRequest(found.at.rev, found.at.mark), found.gen)
+        ca, of_hub = found.marks
+        asked = SyncRequest(found.at.rev, found.at.mark, ca=ca, of_hub=of_hub)
+        answer = await _ask(link, node_id, asked, found.gen)
         if answer.anew:
             return False
         found.gen, found.at = answer.gen, Head(answer.rev, answer.mark)

@@ -65,16 +65,22 @@ async def serve(link: HubLink, operation: str, handle: Callable[[str, bytes], Aw
 class SyncLedger:
     """Answers `sync` from the hub's store. `gen`: the fleet's generation.
 
-    `claims`: names what remembers the claims, `base`: see SyncAnswer.
+    `claims`: names what remembers the claims, `base`: see SyncAnswer. `authorities`: see HubRotation.told.
     """
 
     def __init__(
-        self, store: Store, gen: int, claims: Callable[[], Awaitable[str]] | None = None, base: Head = NOTHING
+        self,
+        store: Store,
+        gen: int,
+        claims: Callable[[], Awaitable[str]] | None = None,
+        base: Head = NOTHING,
+        authorities: Callable[[str, SyncRequest], Awaitable[tuple[str, bytes]]] | None = None,
     ) -> None:
         self._store = store
         self._gen = gen
         self._base = base.rev, base.mark
         self._claims = claims
+        self._authorities = authorities
         self._head = Head(0, "")
 
     @property
@@ -100,13 +106,16 @@ class SyncLedger:
         except StoreUnavailable as error:
             log.warning("the fleet is not told of changes: %s: %s", error, error.__cause__)
 
-    async def answer(self, _sender: str, data: bytes) -> bytes:
+    async def answer(self, sender: str, data: bytes) -> bytes:
         """Answers one request. Raises StoreUnavailable, or Unreadable: it is none."""
         asked = read(data, SyncRequest)
         if asked.all_after is not None:
             answer = await self._everything(asked.all_after)
         else:
             answer = await self._changes(Head(asked.after, asked.mark))
+            if self._authorities is not None:
+                told = await self._authorities(sender, asked)
+                answer = msgspec.structs.replace(answer, authorities=told)
         return msgspec.json.encode(answer)
 
     async def _changes(self, after: Head) -> SyncAnswer:

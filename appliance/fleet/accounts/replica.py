@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from appliance.domain.errors import CutOff, FleetError, OlderHub, StoreUnavailable
 from appliance.fleet.accounts.following import read_changes, write_changes
@@ -42,15 +42,32 @@ class Reactions:
     older: Callable[[], None] = lambda: None
 
 
+class Authorities(Protocol):
+    """Keeps the authorities of certificates that this exit trusts; see FollowedAuthorities."""
+
+    def marks(self) -> tuple[str, str]: ...
+
+    async def take(self, ca: str, of_hub: bytes) -> bool: ...
+
+
 class Replica:
     """Keeps this exit's accounts equal to the hub's: asks when a beat says that they differ, and now and then."""
 
-    def __init__(self, link: HubLink, store: Store, node_id: str, clock: Clock, reactions: Reactions) -> None:
+    def __init__(
+        self,
+        link: HubLink,
+        store: Store,
+        node_id: str,
+        clock: Clock,
+        reactions: Reactions,
+        authorities: Authorities | None = None,
+    ) -> None:
         self._link = link
         self._store = store
         self._node_id = node_id
         self._clock = clock
         self._reactions = reactions
+        self._authorities = authorities
         self._gen = 0
         self._at = Head(0, "")
         self._behind = True
@@ -128,7 +145,8 @@ class Replica:
 
     async def _follow(self) -> None:
         asked = self._clock.now()
-        changes = await read_changes(self._link, self._node_id, self._gen, self._at)
+        marks = ("", "") if self._authorities is None else self._authorities.marks()
+        changes = await read_changes(self._link, self._node_id, self._gen, self._at, marks)
         if changes.rows or changes.whole or (changes.gen, changes.at) != (self._gen, self._at):
             try:
                 written = await write_changes(self._store, changes, asked.wall_ms)
@@ -147,6 +165,9 @@ class Replica:
         if changes.claims and changes.claims != self._claims:
             self._claims = changes.claims
             self._reactions.claims()
+        if self._authorities is not None and any(changes.authorities):
+            # Asked again at once: the hub waits for being told that they are trusted here.
+            self._behind |= await self._authorities.take(*changes.authorities)
 
     @property
     def memory(self) -> str:

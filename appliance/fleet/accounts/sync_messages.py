@@ -21,11 +21,14 @@ class SyncRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Asks for what has changed after a change of this number and mark; 0 and "": nothing is had yet.
 
     `all_after` (kind, id): asks for a page of everything, behind that row; ("", ""): for the first one.
+    `ca`, `of_hub`: the marks of the authorities and of the secrets that this exit has; see hub.authorities.
     """
 
     after: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
     mark: str = ""
     all_after: tuple[str, str] | None = None
+    ca: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    of_hub: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 class SyncAnswer(msgspec.Struct, frozen=True, omit_defaults=True, tag="synced"):
@@ -34,7 +37,8 @@ class SyncAnswer(msgspec.Struct, frozen=True, omit_defaults=True, tag="synced"):
     Of everything, `rev` and `mark` name a change from which on all changes have to be asked for afterwards: rows may
     have changed between two pages. `anew`: the hub does not know the change that was asked for; everything is to be
     read. `claims`: names the ledger's memory of claims; another name means that it has lost them. `base`, with `anew`:
-    the last change of the generation before that this one has, as number and mark.
+    the last change of the generation before that this one has, as number and mark. `authorities`: which to trust
+    from now on (PEM), and a hub's secrets, sealed to the standby that asks; empty: it has them.
     """
 
     gen: int
@@ -45,6 +49,7 @@ class SyncAnswer(msgspec.Struct, frozen=True, omit_defaults=True, tag="synced"):
     anew: bool = False
     claims: str = ""
     base: tuple[int, str] = (0, "")
+    authorities: tuple[str, bytes] = ("", b"")
 
 
 class LedgerRefusal(msgspec.Struct, frozen=True, tag="refused"):

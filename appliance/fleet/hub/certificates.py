@@ -161,6 +161,17 @@ def _signed(
     return CertifiedKey(certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode())
 
 
+def split(pem: str) -> tuple[str, ...]:
+    """Returns the certificates of a text, one by one."""
+    ends = pem.split(ssl.PEM_FOOTER)[:-1]
+    return tuple(f"{each[each.find(ssl.PEM_HEADER) :]}{ssl.PEM_FOOTER}\n" for each in ends if ssl.PEM_HEADER in each)
+
+
+def as_der(pem: str) -> bytes:
+    """Returns the certificates of a text as DER, one behind the other. Raises ValueError if one is none."""
+    return b"".join(map(ssl.PEM_cert_to_DER_cert, split(pem)))
+
+
 def validity(pem: str) -> Validity:
     """Reads the dates of the first certificate in a text. Raises ValueError if there is none.
 

@@ -91,13 +91,13 @@ class HubControl:
         log.info("the files of the hub's nats-server were not there, and are made anew")
         return True
 
-    async def renew_leaf(self, authority: CertifiedKey, server_name: str, now: int) -> bool:
-        """Replaces the hub's certificate if it is due, and tells whether it did; `apply` has it served.
+    async def renew_leaf(self, authority: CertifiedKey, server_name: str, now: int, *, anew: bool = False) -> bool:
+        """Replaces the hub's certificate if it is due, or `anew`; tells whether it did. `apply` has it served.
 
         Raises FleetError or HostError: the old one stays.
         """
         async with self._one_at_a_time:
-            renewed = await asyncio.to_thread(renew_if_due, self._files, authority, server_name, now)
+            renewed = await asyncio.to_thread(renew_if_due, self._files, authority, server_name, now, anew=anew)
             self._settled = self._settled and not renewed
             return renewed
 
@@ -125,13 +125,13 @@ class HubControl:
         self._settled = True
 
 
-def renew_if_due(files: HubFiles, authority: CertifiedKey, server_name: str, now: int) -> bool:
-    """Makes the hub's certificate if there is none or it is due; tells whether it did. Blocking.
+def renew_if_due(files: HubFiles, authority: CertifiedKey, server_name: str, now: int, *, anew: bool = False) -> bool:
+    """Makes the hub's certificate if there is none or it is due, or `anew`; tells whether it did. Blocking.
 
     Raises FleetError or HostError.
     """
     leaf = files.leaf()
-    if leaf is not None and not leaf.is_due(now):
+    if leaf is not None and not leaf.is_due(now) and not anew:
         return False
     try:
         made = certificates.make_leaf(authority, server_name, now)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import CutOff, FleetError, HostError, StoreUnavailable
-from appliance.fleet.hub.certificates import CertifiedKey
+from appliance.fleet.hub.authorities import signer
 from appliance.fleet.hub.config import HubSettings
 from appliance.fleet.link.nkey import NKey
 from appliance.sessions.stopping import wait
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import aiosqlite
 
     from appliance.domain.clock import Clock
+    from appliance.fleet.hub.certificates import CertifiedKey
     from appliance.fleet.hub.config import ServerFiles
     from appliance.fleet.hub.control import HubControl
     from appliance.fleet.membership.identity import HubSecrets, Membership
@@ -46,7 +47,7 @@ class HubFacts:
 
     @property
     def authority(self) -> CertifiedKey:
-        return CertifiedKey(self.membership.ca, self.of_hub.ca_key)
+        return signer(self.membership.ca, self.of_hub)
 
 
 async def hub_settings(db: aiosqlite.Connection, facts: HubFacts, now: int) -> HubSettings:
@@ -116,6 +117,20 @@ class HubUpkeep:
             if settings != self._applied:
                 await self._control.apply(settings)
                 self._applied = settings
+
+    def trust(self, membership: Membership, of_hub: HubSecrets) -> None:
+        """Goes by another authority of certificates from now on, where one is due."""
+        self._facts = replace(self._facts, membership=membership, of_hub=of_hub)
+
+    async def sign(self, authority: CertifiedKey) -> None:
+        """Has the hub's certificate made by this authority. Returns when it is in force.
+
+        Raises FleetError, HostError or StoreUnavailable.
+        """
+        now = self._clock.now().wall_ms
+        await self._control.renew_leaf(authority, self._facts.server_name, now, anew=True)
+        self._applied = None
+        await self.apply()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Looks for changes until `stopping`. A fault is logged once, and tried again."""

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from appliance import __version__
 from appliance.domain.errors import FleetError, HostError, StoreUnavailable
@@ -53,6 +54,10 @@ class JoinDesk:
         self._apply = apply
         self._clock = clock
         self._of_hub = of_hub
+
+    def trust(self, membership: Membership, of_hub: HubSecrets) -> None:
+        """Tells hosts that join from now on of these."""
+        self._membership, self._of_hub = membership, of_hub
 
     async def listen(self, link: HubLink) -> None:
         """Begins to answer, on the hub's own link. Raises what `subscribe` does."""
@@ -121,7 +126,8 @@ class JoinDesk:
             hubs=hubs_of(members) or of_fleet.hubs,
             fleet_key=of_fleet.fleet_key,
             ca=of_fleet.ca,
-            members=tuple(members),
+            told=tuple(replace(each, role="spoke") if each.role == "standby" else each for each in members),
+            standbys=tuple(each.id for each in members if each.role == "standby"),
             of_hub=b"" if told is None else sealed_secrets.sealed(told, asked.xkey),
         )
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import Conflict
 from appliance.domain.fleet_member import FleetMember, Role
 from appliance.fleet.hub import config as hub_config
-from appliance.fleet.hub.certificates import make_authority
+from appliance.fleet.hub.certificates import as_der, make_authority
 from appliance.fleet.hub.control import renew_if_due
 from appliance.fleet.hub.upkeep import HubFacts, hub_settings
 from appliance.fleet.joining import token as join_token
@@ -91,7 +90,7 @@ async def invite(db: aiosqlite.Connection, membership: Membership, role: Role, n
             fleet_id=membership.fleet_id,
             hubs=(membership.hubs[0].address,),
             server_name=membership.hubs[0].server_name,
-            ca=ssl.PEM_cert_to_DER_cert(membership.ca),
+            ca=as_der(membership.ca),
             seed=key.seed,
             expires_at=expires_at,
             role=role,

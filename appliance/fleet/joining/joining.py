@@ -10,7 +10,6 @@ it is known when it asks again.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -71,7 +70,7 @@ async def request_of(
 async def join(token: JoinToken, keys: NodeKeys, asked: JoinRequest, clock: Clock) -> JoinAnswer:
     """Returns the fleet, once this host can sign on to its hub. Raises ConnectFailed or JoinRefused."""
     invitation = NKey.from_seed(token.seed)
-    tls = hub_tls(ssl.DER_cert_to_PEM_cert(token.ca))
+    tls = hub_tls(token.ca)
     hubs = tuple(HubAddress(address, token.server_name) for address in token.hubs)
     user = LinkUser("join", invitation_inbox(invitation.public), invitation, tls)
     try:

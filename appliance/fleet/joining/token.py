@@ -25,7 +25,10 @@ MAKE_ANOTHER = "make another one on a hub: wg-appliance fleet invite"
 
 
 class JoinToken(msgspec.Struct, frozen=True, array_like=True):
-    """Holds an invitation. `hubs`: addresses, as HOST:PORT. `ca`: DER. `seed`: of the invitation's NKEY."""
+    """Holds an invitation. `hubs`: addresses, as HOST:PORT. `seed`: of the invitation's NKEY.
+
+    `ca`: DER; two certificates, one behind the other, while one authority follows another.
+    """
 
     fleet_id: str
     hubs: tuple[str, ...]

@@ -43,7 +43,8 @@ TEXTS = {
     Hindrance.NAME_UNKNOWN: "the name in {hub} is unknown: check it, and this host's DNS",
     Hindrance.SILENT: "{hub} does not answer: do the firewalls on the way let this TCP port through?",
     Hindrance.NOT_A_HUB: "what answers at {hub} is no hub, or is just being stopped: check address and port",
-    Hindrance.WRONG_CA: "{hub} has a certificate of another fleet: if that was made anew, join it with a new token",
+    Hindrance.WRONG_CA: "{hub} has a certificate of another fleet, or this host was away while the fleet's authority "
+    "was replaced; to come back: wg-appliance fleet leave --force here, then wg-appliance fleet invite on the hub",
     Hindrance.WRONG_NAME: "{hub} has a certificate for another name than {name}: join with a new token",
     Hindrance.EXPIRED: "the certificate of {hub} has expired, or this host's clock is ahead (it says {now}): "
     "check the clocks of both (timedatectl)",

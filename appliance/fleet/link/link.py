@@ -15,7 +15,7 @@ import asyncio
 import itertools
 import logging
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -71,8 +71,11 @@ class HubsOf(Protocol):
     def __call__(self) -> tuple[Hub, ...]: ...
 
 
-def hub_tls(ca: str) -> ssl.SSLContext:
-    """Returns what trusts the fleet's CA (PEM) alone. Raises ValueError if it is no certificate."""
+def hub_tls(ca: str | bytes) -> ssl.SSLContext:
+    """Returns what trusts the fleet's CA (PEM or DER) alone, or both while one follows the other.
+
+    Raises ValueError if it is no certificate.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
@@ -107,6 +110,10 @@ class NatsLink:
     def start(self) -> None:
         """Begins to connect, and to connect again whenever the connection is lost."""
         self._keeping = asyncio.create_task(self._keep_connected())
+
+    def trust(self, ca: str) -> None:
+        """Trusts this CA (PEM) from the next connection on. Raises ValueError if it is no certificate."""
+        self._user = replace(self._user, tls=hub_tls(ca))
 
     async def wait_connected(self, timeout_s: float) -> None:
         """Waits for a connection. Raises ConnectFailed: what kept the last try from it."""

@@ -72,12 +72,31 @@ class NodeKeys(msgspec.Struct, frozen=True):
         return curve25519.public_key(self.xkey)
 
 
+class NextAuthority(msgspec.Struct, frozen=True):
+    """Holds the authority that follows the present one (PEM), and since when (ms) members are told to trust it.
+
+    `signs_since`: from when on it has signed the hub's certificate; None: it has not yet.
+    """
+
+    certificate: str
+    key: str
+    told_since: int
+    signs_since: int | None = None
+
+    def __repr__(self) -> str:
+        return "NextAuthority(...)"
+
+
 class HubSecrets(msgspec.Struct, frozen=True):
-    """Holds a hub's own: the seeds of its users in the accounts HUB and SYS, and the CA's key (PEM)."""
+    """Holds a hub's own: the seeds of its users in the accounts HUB and SYS, and the CA's key (PEM).
+
+    `next_authority`: None: the fleet has one authority.
+    """
 
     hub_seed: str
     system_seed: str
     ca_key: str
+    next_authority: NextAuthority | None = None
 
     def __repr__(self) -> str:
         return "HubSecrets(...)"

@@ -108,6 +108,8 @@ def next_look(borrowed: Borrowed, own: Own, tier: TierLimits, now_ms: int, *, se
     if not sessions and not own.live_wanted:
         return now_ms if is_left_over(borrowed, now_ms) else None
     at_ms = (borrowed.told_ms or now_ms) + holder.REFRESH_MS
+    if at_ms <= now_ms:  # there was nothing to tell
+        at_ms = now_ms + holder.REFRESH_MS
     lease, window = borrowed.time, own.windows.time
     if tier.seconds_limit and own.live and lease.free > 0 and lease.opened == window.opened_at:
         at_ms = min(at_ms, now_ms + (lease.granted - window.used - lease.had // 2) // own.live)

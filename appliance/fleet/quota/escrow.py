@@ -233,7 +233,12 @@ def _free(window: WindowRecord, part: PartOfWindow, limit: int, lending: Lending
 
 
 def _early(window: WindowRecord, part: PartOfWindow, lending: Lending) -> int:
-    return part.early + sum(each.early for node, each in window.parts.items() if node != lending.node)
+    """Returns what all took before all had told. What may be lent again of it is free."""
+    return part.early + sum(
+        max(0, each.early - (each.taken - each.used)) if node in lending.lapsed else each.early
+        for node, each in window.parts.items()
+        if node != lending.node
+    )
 
 
 def _of_live(live: dict[str, PartOfLive], asked: LeaseAsk, limit: int, lending: Lending) -> dict[str, PartOfLive]:

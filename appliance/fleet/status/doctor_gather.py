@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from appliance.fleet.hub.certificates import validity
+from appliance.fleet.hub.certificates import split, validity
 from appliance.fleet.hub.files import HubFiles, hub_place
 from appliance.fleet.membership.identity import FleetFolder
 from appliance.fleet.status import doctor_facts, status_file
@@ -37,7 +37,7 @@ def gather(settings: Settings, state: StateDir, now: Moment) -> FleetFacts | Non
 
 
 def _certificates(membership: Membership, state: StateDir, *, is_hub: bool) -> tuple[CertificateDates, ...]:
-    authority = validity(membership.ca)
+    authority = validity(split(membership.ca)[-1])  # of two, that which follows
     found = [CertificateDates("the fleet's authority", authority.begins, authority.ends, renewed=False)]
     leaf = HubFiles(hub_place(state.path)).leaf() if is_hub else None
     if leaf is not None:

@@ -19,6 +19,7 @@ LATE_MS = 28 * DAY_MS  # what a hub renews has been renewed by then
 TWO_MACHINES = "two machines"
 TAKEN_OUT = "was taken out of the fleet"  # how the reason ends; as fleet.presence.directory says it
 STATUS = "wg-appliance fleet status"
+ROTATE = "wg-appliance fleet rotate-ca"
 SYNCHRONISE = "timedatectl set-ntp true"
 HUB_UNIT = "wg-appliance-hub"
 
@@ -156,7 +157,7 @@ def certificates(facts: FleetFacts) -> Finding:
             return failed("fleet-certificates", what, SYNCHRONISE)
         if now >= each.ends:
             what = f"{each.name} was valid until {rfc3339(each.ends)}: by this host's clock no exit connects"
-            return failed("fleet-certificates", what, _renewal(each))
+            return failed("fleet-certificates", what, _renewal(each, facts.role))
     first = min(facts.certificates, key=lambda each: each.ends, default=None)
     if first is None:
         return ok("fleet-certificates", "none is kept here")
@@ -164,11 +165,13 @@ def certificates(facts: FleetFacts) -> Finding:
     if left_ms >= (LATE_MS if first.renewed else WARNED_MS):
         return ok("fleet-certificates", until)
     late = ", and was to be renewed by now" if first.renewed else ""
-    return warning("fleet-certificates", until + late, _renewal(first))
+    return warning("fleet-certificates", until + late, _renewal(first, facts.role))
 
 
-def _renewal(certificate: CertificateDates) -> str:
-    return "journalctl -u wg-appliance -n 50" if certificate.renewed else "wg-appliance fleet rotate-ca"
+def _renewal(certificate: CertificateDates, role: str) -> str:
+    if certificate.renewed:
+        return "journalctl -u wg-appliance -n 50"
+    return ROTATE if role == "hub" else f"on the hub: {ROTATE}"
 
 
 def port(facts: FleetFacts) -> Finding:

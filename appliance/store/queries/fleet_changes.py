@@ -89,9 +89,7 @@ async def record(db: aiosqlite.Connection) -> None:
                 END
                 """  # noqa: S608 (constants)
             )
-    await db.execute(
-        "INSERT INTO fleet_changes (mark, kind, id) VALUES (lower(hex(randomblob(8))), 'start', '')",
-    )
+    await nudge(db)
 
 
 async def is_recorded(db: aiosqlite.Connection) -> bool:
@@ -100,6 +98,11 @@ async def is_recorded(db: aiosqlite.Connection) -> bool:
         "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?", (_trigger("fleet_members", "UPDATE"),)
     )
     return any("dialled" in row["sql"] for row in rows)
+
+
+async def nudge(db: aiosqlite.Connection) -> None:
+    """Records a change of nothing, by which all who follow ask at once."""
+    await db.execute("INSERT INTO fleet_changes (mark, kind, id) VALUES (lower(hex(randomblob(8))), 'start', '')")
 
 
 async def forget(db: aiosqlite.Connection) -> None:

@@ -83,6 +83,7 @@ class Exit:
     memory: int = 0  # the ledger's, as it knows
     to_tell: bool = True  # all that it holds to that memory
     beyond: list[int] = field(default_factory=lambda: [0, 0])  # what the bound grants it beyond the limit
+    untold: list[int] = field(default_factory=lambda: [0, 0])  # of what it was lent, used when it was lent again
     beyond_live: int = 0
     heard_used: list[int] = field(default_factory=lambda: [0, 0])  # by the ledger
     restored: bool = False  # what it used and had not told before is known to nobody
@@ -149,7 +150,7 @@ class EscrowModel:
         for number, (now, had) in enumerate(((traffic, exit_.spent.traffic), (time, exit_.spent.time))):
             if now.opened_at is None and had.opened_at is not None:
                 self.shares.pop((number, exit_.name), None)
-                exit_.real[number] = exit_.beyond[number] = exit_.heard_used[number] = 0
+                exit_.real[number] = exit_.beyond[number] = exit_.untold[number] = exit_.heard_used[number] = 0
         exit_.spent = Windows(traffic, time)
         return traffic, time
 
@@ -195,9 +196,24 @@ class EscrowModel:
     def _lent_again(self, exit_: Exit, number: int) -> bool:
         """Tells whether the ledger may have lent to others what this exit has."""
         record = (self.record.traffic, self.record.time)[number]
+        return self._freed(exit_) or exit_.name not in self.record.heard or exit_.name not in record.parts
+
+    def _freed(self, exit_: Exit) -> bool:
+        """Tells whether what this exit has is free by the ledger's rules, as it was forgotten or not heard of."""
         heard = self.record.heard.get(exit_.name)
         lapsed = heard is not None and not self.strict and self.now_ms - heard.at >= LAPSES_MS
-        return exit_.gone or heard is None or lapsed or exit_.name not in record.parts
+        return exit_.gone or lapsed
+
+    def _note_untold(self, asking: Exit) -> None:
+        """Notes what others have used of what may be lent to the asking exit now: they may use nothing later."""
+        for each in self.exits:
+            if each is asking or not self._freed(each):
+                continue
+            lent = each.borrowed.traffic, each.borrowed.time
+            for number, (lease, window) in enumerate(zip(lent, self.spent_now(each), strict=True)):
+                if lease.opened and lease.opened == window.opened_at:
+                    used = min(lease.granted, each.real[number])
+                    each.untold[number] = max(each.untold[number], used - each.heard_used[number])
 
     def ask(self, exit_: Exit, *, urgent: bool = False) -> None:
         had = exit_.borrowed
@@ -290,6 +306,7 @@ class EscrowModel:
             return
         given = LedgerFacts(self.limits, self.members, self.told_all, not self.strict, self.now_ms)
         before = self.record
+        self._note_untold(exit_)
         self.record, told = escrow.decide(before, exit_.name, asked, given)
         self._note_early(before, exit_.name)
         self._check_lent(before, exit_.name, asked)
@@ -455,14 +472,21 @@ class EscrowModel:
 
     def _check_lent(self, before: QuotaRecord, name: str, asked: LeaseAsk) -> None:
         """Raises Broken if the ledger lends, or allows, what it has lent to others."""
+        if self.record == before:
+            return  # a request that came twice, or late
+        self._check_forgotten()
         for number, (now, had, told) in enumerate(
             ((self.record.traffic, before.traffic, asked.traffic), (self.record.time, before.time, asked.time))
         ):
             old = had.parts.get(name) if had.opened == now.opened else None
             base = max(told.granted, told.used, 0 if old is None else old.taken)
-            if name not in now.parts or now.parts[name].taken <= base:
+            if name not in now.parts:
                 continue
-            self._check_share(number, name, now.parts[name].taken - base)
+            known = max(told.granted, told.used) if old is None else old.taken
+            self._count_early(number, name, now.parts[name].taken - known)
+            if now.parts[name].taken <= base:
+                continue
+            self._check_share(number, name)
             lapsed = {
                 each
                 for each, heard in self.record.heard.items()
@@ -475,14 +499,25 @@ class EscrowModel:
         if self.record.live[name].count > asked.live and allowed > self.limits.max_live_sessions:
             raise Broken(f"{allowed} sessions are allowed, after {dict(self.done)}")
 
-    def _check_share(self, number: int, name: str, more: int) -> None:
-        """Raises Broken if an exit is lent more than a share while the ledger does not know what others have."""
-        if not any(each != name for each in self.unheard):
+    def _check_forgotten(self) -> None:
+        """Raises Broken if the ledger keeps for a forgotten exit what that did not use by its word."""
+        for name in (each.name for each in self.exits if each.gone):
+            parts = [each.parts[name] for each in (self.record.traffic, self.record.time) if name in each.parts]
+            if name in self.record.live or any(part.taken > part.used for part in parts):
+                raise Broken(f"{name} is forgotten and has {parts}, after {dict(self.done)}")
+
+    def _count_early(self, number: int, name: str, more: int) -> None:
+        """Counts what an exit has more, or less, while the ledger does not know what others have."""
+        if any(each != name for each in self.unheard):
+            self.shares[number, name] = max(0, self.shares.get((number, name), 0) + more)
+        else:
             self.shares.pop((number, name), None)
-            return
-        self.shares[number, name] = self.shares.get((number, name), 0) + more
-        if self.shares[number, name] > self.largest[number] // self.sharing.nodes:
-            raise Broken(f"{name} is lent {self.shares[number, name]} before all have told, after {dict(self.done)}")
+
+    def _check_share(self, number: int, name: str) -> None:
+        """Raises Broken if an exit is lent more than a share then."""
+        early = self.shares.get((number, name), 0)
+        if early > self.largest[number] // self.sharing.nodes:
+            raise Broken(f"{name} is lent {early} before all have told, after {dict(self.done)}")
 
     def _check_borrowed(self, exit_: Exit) -> None:
         """Raises Broken if an exit takes for its own what the ledger does not: it may be lent to another."""
@@ -493,8 +528,8 @@ class EscrowModel:
             if part is not None and lease.opened == record.opened and lease.granted > part.granted:
                 raise Broken(f"{exit_.name} has {lease.granted}, it was lent {part.granted}, after {dict(self.done)}")
         live = self.record.live.get(exit_.name)
-        # What is beyond a limit, as an exit was cut off or there is a new limit, is taken back by the ledger first.
-        beyond = exit_.beyond_live + self.largest_live - self.limits.max_live_sessions
+        # What is beyond a limit, as some exit was cut off or there is a new limit, is taken back by the ledger first.
+        beyond = sum(each.beyond_live for each in self.exits) + self.largest_live - self.limits.max_live_sessions
         if live is not None and exit_.borrowed.slots.held > max(live.count, exit_.live) + beyond:
             raise Broken(f"{exit_.name} may have {exit_.borrowed.slots.held} sessions, after {dict(self.done)}")
 
@@ -510,7 +545,7 @@ class EscrowModel:
                 )
         for number in (0, 1):
             used = sum(windows_of[number].used for windows_of in spent)
-            bound = self.largest[number] + sum(each.beyond[number] for each in self.exits)
+            bound = self.largest[number] + sum(each.beyond[number] + each.untold[number] for each in self.exits)
             bound += self.look[number] * self.many + self.early[number]
             if used > bound:
                 raise Broken(f"{('bytes', 'ms')[number]}: {used} used, {bound} is the bound, after {dict(self.done)}")

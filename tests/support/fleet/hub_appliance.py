@@ -42,6 +42,8 @@ class HubAppliance:
     server: NatsServer
     upkeep: HubUpkeep
     port: int
+    own: NatsLink
+    desk: JoinDesk
 
     async def invite(self, lasts_ms: int = HOUR_MS, made_at: int | None = None) -> str:
         """A join token that the server knows of."""
@@ -83,9 +85,10 @@ async def hub_appliance(state_dir: Path) -> AsyncIterator[HubAppliance]:
             await each.wait_connected(WITHIN_S)
         facts = HubFacts(membership, of_hub, files.place.files, address)
         upkeep = HubUpkeep(store, facts, HubControl(files, lambda: NATS_SERVER, system), HostClock())
-        await JoinDesk(store, membership, upkeep.apply, HostClock()).listen(own)
+        desk = JoinDesk(store, membership, upkeep.apply, HostClock())
+        await desk.listen(own)
         try:
-            yield HubAppliance(store, membership, server, upkeep, port)
+            yield HubAppliance(store, membership, server, upkeep, port, own, desk)
         finally:
             stopping.set()
             await running
