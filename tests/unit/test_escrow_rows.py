@@ -15,7 +15,7 @@ from appliance.fleet.quota.holder import Borrowed, Lease, Slots
 from appliance.fleet.quota.kept_leases import KeptLeases
 from appliance.store import migration
 from appliance.store.database import Store
-from appliance.store.queries import accounts, escrow, fleet_traces
+from appliance.store.queries import accounts, escrow, fleet_state, fleet_traces
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +27,8 @@ ADA = Account("acc_1", "ada", Tier.FREE, False, 1)
 
 
 async def keep(store: Store, *account_ids: str) -> None:
+    async with store.write() as db:
+        await fleet_state.enter(db, "spoke", "nod_1", 1)
     kept = KeptLeases(store)
     await kept.load(0)
     for account_id in account_ids:
@@ -71,6 +73,27 @@ def test_what_was_lent_is_there_after_a_restart(tmp_path: Path) -> None:
         async with store.write() as db:
             await fleet_traces.erase(db)
         assert await KeptLeases(store).load(0) == {}
+        await store.close()
+
+    asyncio.run(story())
+
+
+def test_nothing_is_kept_once_the_host_has_left_the_fleet(tmp_path: Path) -> None:
+    """The server may not have seen it yet; a row that it left would limit the single exit."""
+
+    async def story() -> None:
+        store = await Store.open(tmp_path / "store.db")
+        async with store.write() as db:
+            await accounts.insert(db, ADA)
+        await keep(store, ADA.id)
+        kept = KeptLeases(store)
+        await kept.load(0)
+        kept.note(ADA.id, Borrowed())
+        async with store.write() as db:
+            await fleet_traces.erase(db)
+        await kept.save()
+        async with store.read() as db:
+            assert await escrow.of_account(db, ADA.id) is None
         await store.close()
 
     asyncio.run(story())

@@ -76,7 +76,11 @@ class ManyAccounts:
         pass
 
 
-class NothingKept:
+class CountedSaves:
+    """Keeps nothing."""
+
+    saves = 0
+
     async def load(self, wall_ms: int) -> dict[str, Borrowed]:
         del wall_ms
         return {}
@@ -85,14 +89,14 @@ class NothingKept:
         pass
 
     async def save(self) -> None:
-        pass
+        self.saves += 1
 
 
-def borrowing(ledger: BusyLedger) -> Leasing:
+def borrowing(ledger: BusyLedger, kept: CountedSaves) -> Leasing:
     return Leasing(
         ledger,  # type: ignore[arg-type]
         ManyAccounts(),  # type: ignore[arg-type]
-        NothingKept(),  # type: ignore[arg-type]
+        kept,  # type: ignore[arg-type]
         HostClock(),
         GrantSource(),
         sharing=lambda: Sharing(2),
@@ -102,13 +106,14 @@ def borrowing(ledger: BusyLedger) -> Leasing:
 
 def test_next_account_is_asked_about_as_soon_as_another_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_S", 3600.0)  # it waits for no look
-    ledger = asyncio.run(_asked_about_all())
+    ledger, kept = BusyLedger(), CountedSaves()
+    asyncio.run(_asked_about_all(ledger, kept))
     assert ledger.most <= AT_ONCE
+    assert kept.saves <= 2  # by the first look, and at the end
 
 
-async def _asked_about_all() -> BusyLedger:
-    ledger = BusyLedger()
-    leasing = borrowing(ledger)
+async def _asked_about_all(ledger: BusyLedger, kept: CountedSaves) -> None:
+    leasing = borrowing(ledger, kept)
     await leasing.load()
     running = asyncio.create_task(leasing.run())
     try:
@@ -117,7 +122,6 @@ async def _asked_about_all() -> BusyLedger:
     finally:
         running.cancel()
         await asyncio.wait([running])
-    return ledger
 
 
 def test_new_memory_is_told_of_many_accounts_at_once_and_of_each_until_it_has_answered(
@@ -129,7 +133,7 @@ def test_new_memory_is_told_of_many_accounts_at_once_and_of_each_until_it_has_an
 
 async def _tell_new_memory() -> None:
     ledger = BusyLedger()
-    leasing = borrowing(ledger)
+    leasing = borrowing(ledger, CountedSaves())
     await leasing.load()
     while len(leasing.accounts()) < len(ACCOUNTS):
         leasing.look()

@@ -192,12 +192,15 @@ class Leasing:
 
     async def run(self) -> None:
         """Asks for what is due, until it is cancelled."""
+        loop, saved_s = asyncio.get_running_loop(), 0.0
         try:
             while True:
                 self._event.clear()
                 self._sharing = self._ask_sharing()
                 self.look()
-                await self.save()
+                if loop.time() - saved_s >= LOOK_S:  # many accounts in one transaction
+                    await self.save()
+                    saved_s = loop.time()
                 try:
                     async with asyncio.timeout(LOOK_S):
                         await self._event.wait()

@@ -66,8 +66,12 @@ async def of_account(db: aiosqlite.Connection, account_id: str) -> EscrowRow | N
 
 
 async def put(db: aiosqlite.Connection, rows: Iterable[EscrowRow]) -> None:
+    """Stores rows, on a host that is in a fleet: a server may be storing some as a command takes it out."""
     await db.executemany(
-        "INSERT OR REPLACE INTO escrow VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        """
+        INSERT OR REPLACE INTO escrow SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
+        WHERE EXISTS (SELECT 1 FROM fleet)
+        """,
         [(r.account_id, r.e, r.q, r.known, *r.traffic, *r.time, *r.live) for r in rows],
     )
 

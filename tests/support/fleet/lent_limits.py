@@ -23,6 +23,7 @@ from appliance.fleet.quota.leasing import Leasing
 from appliance.fleet.quota.messages import AllNoted, Ask, LeaseTold, ToldAll
 from appliance.fleet.quota.own_use import OwnUse
 from appliance.fleet.quota.retelling import Retelling
+from appliance.store.queries import fleet_state
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -102,6 +103,9 @@ class LentLimits:
     async def join(self, host: FleetHost) -> None:
         """The exit's server begins to borrow, as it does in a fleet."""
         parts = host.exit_.parts
+        async with parts.records.store.write() as db:
+            if await fleet_state.read(db) is None:
+                await fleet_state.enter(db, "hub", host.node_id, 1)
         link: HubLink = self.ledger.of(host)  # type: ignore[assignment]  # as much of one as is asked
         leasing = Leasing(
             LeaseRequests(link, host.node_id),
