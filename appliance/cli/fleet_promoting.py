@@ -18,9 +18,10 @@ from appliance.fleet.hub import nats_program
 from appliance.fleet.membership.hub_addresses import brought_up_to_date
 from appliance.fleet.membership.identity import FleetFolder
 from appliance.server.fleet_role import user_of
-from appliance.store.queries import fleet_conflicts, fleet_members, fleet_state, fleet_terms
+from appliance.store.queries import accounts, fleet_conflicts, fleet_members, fleet_state, fleet_terms
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from appliance.cli.admin import Admin
@@ -141,19 +142,21 @@ async def _await_hub(a: Admin, generation: int) -> None:
 
 
 def conflicts(config_file: Path | None, *, dismiss: bool, as_json: bool) -> None:
-    async def work(a: Admin) -> list[LackingChange]:
+    async def work(a: Admin) -> tuple[list[LackingChange], dict[str, str]]:
         require_member(a)
         async with a.store.write() as db:
             found = await fleet_conflicts.everything(db)
+            known = await accounts.by_ids(db, [_fields(each).get("account_id", "") for each in found])
             if dismiss:
                 await fleet_conflicts.dismiss(db)
-        return found
+        return found, {id_: account.name for id_, account in known.items()}
 
-    found = admin.run(config_file, work)
+    found, owners = admin.run(config_file, work)
+    owners |= {each.id: _fields(each)["name"] for each in found if each.kind == "account" and each.row is not None}
     if as_json:
         output.write_json([_described(each) for each in found])
         return
-    rows = [(each.kind, *_named(each), rfc3339(each.noted_at)) for each in found]
+    rows = [(each.kind, *_named(each, owners), rfc3339(each.noted_at)) for each in found]
     output.write_table(("KIND", "NAME", "ID", "STATE", "NOTED"), rows, "the fleet lacks no change of this host's")
     if dismiss and found:
         output.remark(f"dismissed: {len(found)}")
@@ -164,12 +167,13 @@ def _fields(change: LackingChange) -> dict[str, Any]:
     return fields
 
 
-def _named(change: LackingChange) -> tuple[str, str, str]:
+def _named(change: LackingChange, owners: Mapping[str, str]) -> tuple[str, str, str]:
+    """Returns the name, the id and what was done to it. A token is named after its account."""
     fields = _fields(change)
-    name = fields.get("name") or fields.get("label") or "-"
+    name = fields.get("name") or " ".join(filter(None, (owners.get(fields.get("account_id", "")), fields.get("label"))))
     gone = change.row is None or fields.get("deleted_at") or fields.get("left_at")
     state = "removed" if gone else "revoked" if fields.get("revoked_at") else "added or changed"
-    return name, change.id, state
+    return name or "-", change.id, state
 
 
 def _described(change: LackingChange) -> dict[str, Any]:

@@ -27,6 +27,7 @@ AT_ONCE = 500  # lines of one request
 async def verify(a: Admin, account_id: str, month: str, invoice: FleetInvoice) -> None:
     """Asks the exits in the fleet, and remarks which agree, and which do not answer. Raises Conflict if one differs."""
     exits = [each for each in invoice.exits if each.present and each.node != invoice.own_node]
+    _tell_of_gone(invoice)
     if not a.state.is_served():
         if exits:
             output.remark("not compared with the exits' own lines: the server is not running")
@@ -74,6 +75,13 @@ async def _answer(a: Admin, number: int | None) -> str | None:
             break
         await asyncio.sleep(POLL_S)
     return None
+
+
+def _tell_of_gone(invoice: FleetInvoice) -> None:
+    billing = {each.node for each in invoice.lines} - {invoice.own_node}
+    gone = sorted(each.name for each in invoice.exits if not each.present and each.node in billing)
+    if gone:
+        output.remark(f"not compared: {', '.join(gone)}: in the fleet no more")
 
 
 def _tell(exits: Sequence[ReportingExit], answers: Sequence[tuple[ReportingExit, str | None]]) -> None:

@@ -10,7 +10,7 @@ from appliance.cli import admin, output
 from appliance.cli.fleet_server import noted, require_member
 from appliance.fleet.status import status as fleet_status
 from appliance.fleet.status.status import FleetStatus, NodeStatus
-from appliance.store.queries import fleet_members, fleet_state
+from appliance.store.queries import fleet_conflicts, fleet_members, fleet_state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,12 +22,14 @@ NOT_NOTED = "not known: the server takes no part yet"
 
 
 def status(config_file: Path | None, *, as_json: bool) -> None:
-    async def work(a: Admin) -> tuple[FleetStatus, bool]:
+    async def work(a: Admin) -> tuple[FleetStatus, bool, int]:
         require_member(a)
         found = await known(a)
-        return found, noted(a) is None
+        async with a.store.read() as db:
+            lacking = len(await fleet_conflicts.everything(db))
+        return found, noted(a) is None, lacking
 
-    found, stored_only = admin.run(config_file, work)
+    found, stored_only, lacking = admin.run(config_file, work)
     if as_json:
         output.write_json(msgspec.to_builtins(found))
         return
@@ -37,6 +39,8 @@ def status(config_file: Path | None, *, as_json: bool) -> None:
         output.write_fields(fleet_status.fields(found))
         output.write("")
     write_nodes(found)
+    if lacking:
+        output.remark(f"changes of this host's that the fleet took back: {lacking}: wg-appliance fleet conflicts")
 
 
 def write_nodes(found: FleetStatus) -> None:

@@ -56,7 +56,8 @@ def invoice(
     if verify:
         count = len(found.own.lines)
         agree = "1 line agrees" if count == 1 else f"{count} lines agree"
-        output.remark(f"verified: {agree} with the daily totals")
+        here = "" if found.fleet is None else " here"
+        output.remark(f"verified: {agree} with the daily totals{here}")
     sums = totals(found.lines)
     if as_json or shape == "json":
         output.write_json(
@@ -99,6 +100,14 @@ class Billed(NamedTuple):
         exits = {each.node: each for each in self.fleet.exits}
         where = {node: {"exit": each.name, "region": each.region} for node, each in exits.items()}
         return [(line, where.get(node, {"exit": node, "region": ""})) for node, line in self.fleet.lines]
+
+    @property
+    def untold(self) -> set[str]:
+        """Returns the sessions of which no end will be told, as their exit has left the fleet or was forgotten."""
+        if self.fleet is None:
+            return set()
+        present = {each.node for each in self.fleet.exits if each.present}
+        return {line.session_id for node, line in self.fleet.lines if node not in present}
 
 
 async def _read(a: Admin, name: str, month: str, *, verify: bool, final: bool) -> Billed:
@@ -206,10 +215,11 @@ def _csv(found: Billed) -> str:
 
 def _write_text(found: Billed, totals: Sequence[Total], month: str) -> None:
     several = () if found.fleet is None else ("EXIT", "REGION")
+    untold = found.untold
     sums = [(*_cells_of(total), *("" for _ in several)) for total in totals]
     output.write_table(
         ("SESSION", "START", "END", "SECONDS", "BYTES", *OF_PRICES, *several),
-        [*((*_cells(line), *where.values()) for line, where in found.rows), *sums],
+        [*((*_cells(line, told=line.session_id not in untold), *where.values()) for line, where in found.rows), *sums],
         f"no paid sessions in {month}",
         () if any(line.rates for line in found.lines) else OF_PRICES,
     )
@@ -220,11 +230,11 @@ def _write_text(found: Billed, totals: Sequence[Total], month: str) -> None:
             output.write(f"to pay: {_money(total.millicents)} {total.currency}")
 
 
-def _cells(line: Line) -> tuple[object, ...]:
+def _cells(line: Line, *, told: bool) -> tuple[object, ...]:
     return (
         line.session_id,
         output.rfc3339(line.started_at),
-        output.rfc3339(line.ended_at) or "running",
+        output.rfc3339(line.ended_at) or ("running" if told else "not told"),
         line.charge.seconds,
         line.charge.total_bytes,
         _money(line.charge.time_millicents),

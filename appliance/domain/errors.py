@@ -254,6 +254,10 @@ class NotAnswered(FleetError):
     """Raised if no answer has come in time: what was asked may be done all the same."""
 
 
+class NotKnown(NotAnswered):
+    """Raised if another exit's version does not know what it was asked."""
+
+
 class StreamFull(FleetError):
     """Raised if the exit's stream is full."""
 

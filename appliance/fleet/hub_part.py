@@ -96,8 +96,8 @@ class HubPart:
         streams, disk = NatsStreams(self.link.jetstream), plan.state_dir
         self.fold = fold = Fold(store, streams, roster.present, lambda: shutil.disk_usage(disk).free)
         keys, names, leases = self._buckets()
-        self.claims = ClaimLedger(keys, names, clock, self._owner_of, roster.is_present, beside=(leases,))
-        self.leases = LeaseLedger(leases, store, clock, roster.present, self.claims.name)
+        self.claims = ClaimLedger(keys, names, clock, self._owner_of, roster.is_present, beside=(leases,), gen=plan.gen)
+        self.leases = LeaseLedger(leases, store, clock, roster.present, self.claims.name, plan.gen)
         self.stream_upkeep = StreamUpkeep(fold, streams, roster.present, clock, (keys, names))
         self.partings = HubPartings(store, self.claims, roster.is_present)
         self.trusting: Callable[[Membership], None] = lambda _membership: None  # what else goes by it

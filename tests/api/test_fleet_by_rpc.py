@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from appliance.fleet.rpc.operations import ASK_ALL, DRAIN, VERIFY, DrainExit
+from appliance.store.queries import fleet_requests
 from tests.support.api.answers import refused
 from tests.support.api.device_owner import Owner
 from tests.support.fleet.exits_under_test import on_fleet
@@ -73,3 +77,35 @@ async def test_a_crowd_and_a_long_list_pass_the_hubs(exits: ExitsUnderTest) -> N
 async def listed(client: FleetClient) -> list[str]:
     answer = await client.at("ams").get("/v1/sessions", limit=str(MOST_LISTED), live="true")
     return [each["id"] for each in answer.json()["sessions"]]
+
+
+@on_fleet("ams", "fra", "sin")
+async def test_a_hub_of_the_version_before_tells_its_own_lists(exits: ExitsUnderTest) -> None:
+    """It knows no asking of all exits: it is asked for what it has itself, and no other exit is shown the token."""
+    served = exits["ams"].any.owner._served
+    assert exits["ams"].node_id == exits.hub
+    exits["ams"].any.owner._served = {name: each for name, each in served.items() if name != ASK_ALL.name}
+    bus = await by_bus(exits)
+    ada = await exits.client()
+    made = [(await ada.at("fra").open(region=region))["id"] for region in ("ams", "fra")]
+    device = await Owner(ada.at("fra")).add("phone", region="ams")
+    answer = await ada.at("fra").get("/v1/sessions")
+    assert sorted(each["id"] for each in answer.json()["sessions"]) == sorted(made)
+    answer = await ada.at("fra").get("/v1/devices")
+    assert [each["id"] for each in answer.json()["devices"]] == [device["id"]]
+    assert not any(subject.startswith(f"wga.rpc.{exits['sin'].node_id}.") for _, subject, _ in bus.sent)
+
+
+@on_fleet("ams", "fra")
+async def test_what_an_exit_of_the_version_before_cannot_do_keeps_nothing_else_waiting(exits: ExitsUnderTest) -> None:
+    """It is asked again until it can."""
+    hub, spoke = exits["ams"], exits["fra"]
+    spoke.any.owner._served = {name: each for name, each in spoke.any.owner._served.items() if name != VERIFY.name}
+    await by_bus(exits)
+    asked = msgspec.json.encode(DrainExit(drained=True))
+    async with hub.exit_.store.write() as db:
+        await fleet_requests.intend(db, spoke.node_id, VERIFY.name, b"{}", hub.exit_.clock.wall_ms)
+        await fleet_requests.intend(db, spoke.node_id, DRAIN.name, asked, hub.exit_.clock.wall_ms)
+    await exits.carry_out()
+    assert hub.exit_.rows("SELECT operation FROM fleet_intents") == [(VERIFY.name,)]
+    assert spoke.exit_.rows("SELECT drained FROM node") == [(1,)]

@@ -6,8 +6,10 @@ import asyncio
 import json
 import re
 import socket
+import sqlite3
 import sys
 import threading
+from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
@@ -339,6 +341,20 @@ def test_the_standby_is_promoted_when_the_hub_is_gone(
     assert membership is not None
     assert (membership.role, [each.address for each in membership.hubs]) == ("hub", [ams.listen, fra.listen])
     assert ams.json("fleet", "conflicts") == []
+    with closing(sqlite3.connect(ams.state.store)) as db, db:
+        db.executemany(
+            "INSERT INTO fleet_conflicts (kind, id, row, noted_at) VALUES (?, ?, ?, 1)",
+            [
+                ("account", "acc_1", '{"id": "acc_1", "name": "ada"}'),
+                ("token", "tok_1", '{"account_id": "acc_1", "label": "phone", "hash": "secret"}'),
+                ("token", "tok_2", '{"account_id": "acc_2", "label": ""}'),
+            ],
+        )
+    listed = [row.split()[:3] for row in ams.do("fleet", "conflicts").out.splitlines()[1:]]
+    assert listed == [["account", "ada", "acc_1"], ["token", "ada", "phone"], ["token", "-", "tok_2"]]
+    assert "changes of this host's that the fleet took back: 3" in ams.do("fleet", "status").err
+    ams.do("fleet", "conflicts", "--dismiss")
+    assert "took back" not in ams.do("fleet", "status").err
 
 
 def test_a_join_that_was_killed_goes_on_when_it_is_run_again(hub: FleetHost, ams: FleetHost) -> None:

@@ -30,7 +30,7 @@ def books(wga: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Books:
     with closing(sqlite3.connect(wga.state.store)) as db, db:
         db.execute("INSERT INTO fleet (only_row, role, node_id, gen) VALUES (1, 'hub', 'nod_1', 1)")
         db.executemany(
-            "INSERT INTO fleet_members VALUES (?, ?, ?, ?, ?, zeroblob(32), 1, ?)",
+            "INSERT INTO fleet_members VALUES (?, ?, ?, ?, ?, zeroblob(32), 1, ?, '')",
             [
                 ("nod_1", "fra1", "fra", "hub", "U1", None),
                 ("nod_2", "ams1", "ams", "spoke", "U2", None),
@@ -194,7 +194,7 @@ def test_verify_has_the_exits_compare_their_lines(books: Books) -> None:
     assert done.status == 0
     assert done.err.splitlines() == [
         "verified: the lines are those of ams1",
-        "verified: 3 lines agree with the daily totals",
+        "verified: 3 lines agree with the daily totals here",
     ]
     assert done.out == books.invoice("--json").out
     (request,) = asked
@@ -219,3 +219,14 @@ def test_verify_says_who_has_not_compared(books: Books, monkeypatch: pytest.Monk
         done = books.invoice("--verify")
     assert (done.status, done.err.splitlines()[0]) == (0, "not compared: ams1: no answer")
     assert waiting(books) == 0
+
+
+def test_a_session_of_an_exit_that_has_left_is_not_called_running(books: Books) -> None:
+    """No end of it will be told; nor can its line be compared, which --verify says."""
+    assert "running" in next(row for row in books.invoice().out.splitlines() if row.startswith(THERE))
+    with closing(sqlite3.connect(books.wga.state.store)) as db, db:
+        db.execute("UPDATE fleet_lines SET node = 'nod_3'")
+    with answering(books, None):
+        done = books.invoice("--verify")
+    assert "  not told  " in next(row for row in done.out.splitlines() if row.startswith(THERE))
+    assert done.err.splitlines()[0] == "not compared: osl1: in the fleet no more"

@@ -146,6 +146,9 @@ def test_a_host_that_is_invited_as_a_hub_stands_by(tmp_path: Path) -> None:
             assert "ams1 is the fleet's standby already" in await hub.ask(
                 await hub.invite(role="hub"), msgspec.structs.replace(request("lon1"), dialled="192.0.2.3:7422")
             )
+            later = await joining.ask(hub.bus.hub("joining"), join_subject(await hub.invite()), request("lon1"))
+            assert [each.role for each in later.members] == ["hub", "standby", "spoke"]
+            assert b'"role":"standby"' not in msgspec.json.encode(later)  # older versions understand none of it
 
     asyncio.run(scene())
 

@@ -89,6 +89,39 @@ async def test_nothing_is_sent_while_cut_off(world: BusWorld) -> None:
 
 
 @in_fleet
+async def test_a_day_apart(world: BusWorld) -> None:
+    """Through 24 hours by a virtual clock sessions open, move, end and expire, process and host are started again: the
+    hub's figures wait, and are equal to the byte after it has healed, with one message a session."""
+    client = await world.exit_.client()
+    opened = [(await client.connect())["id"] for _ in range(3)]
+    for each in opened:
+        await world.use(each)
+    await equal(world)
+    world.bus.cut(NODE)
+    sent = len(world.bus.sent)
+    for hour in range(24):
+        if hour in (8, 16):
+            await (world.restart() if hour == 8 else world.reboot())
+        listed = (await client.get("/v1/sessions")).json()["sessions"]
+        live = [each["id"] for each in listed if "terminated_at" not in each]
+        for each in live:
+            await world.use(each, 1000 + hour)
+        if live and hour % 3 == 0:
+            await client.delete(live[0])
+        opened.append((await client.connect())["id"])
+        await world.use(opened[-1], 5000 + hour)
+        for _ in range(6):
+            await world.exit_.tick(600)
+        await world.report(1)
+    assert len(world.bus.sent) == sent
+    world.bus.heal(NODE)
+    await equal(world)
+    told = [subject.split(".")[4] for _, subject, _ in world.bus.sent[sent:] if ".s." in subject]
+    assert set(opened[3:]) <= set(told)
+    assert len(told) == len(set(told))
+
+
+@in_fleet
 async def test_how_often_it_reports_can_be_changed(world: BusWorld) -> None:
     """As by SIGHUP, from then on."""
     world.begin_process(ReportingPace(report_s=3600))

@@ -106,7 +106,7 @@ async def rotation_of(
 
 
 def test_members_go_on_and_hosts_join_while_the_authority_is_replaced(tmp_path: Path) -> None:
-    """Of before, in between and after; the old authority alone is refused in the end, in words."""
+    """Of before, with a token of before, and after; the old authority alone is refused in the end, in words."""
 
     async def scene() -> None:
         clock = VirtualClock(now())
@@ -137,13 +137,10 @@ def test_members_go_on_and_hosts_join_while_the_authority_is_replaced(tmp_path: 
             await lis.start(stack)
             assert await lis.replica.follow()
             await rotation.look()
-            await ams.dials()
             await ams.dials(new.certificate)
             with pytest.raises(ConnectFailed, match="was away while the fleet's authority was replaced") as refused:
                 await ams.dials(old)
             assert refused.value.reason == Hindrance.WRONG_CA
-            between = await joins(tmp_path / "sin", "sin1", await hub.invite(), stack)
-            assert split(between.membership.ca) == (old, new.certificate)
 
             clock.advance(authorities.BOTH_TRUSTED_MS // 1000 + 60)
             await rotation.look()
@@ -156,6 +153,6 @@ def test_members_go_on_and_hosts_join_while_the_authority_is_replaced(tmp_path: 
             assert after.membership.ca == new.certificate
             assert hub.server.starts == 1
 
-    for name in ("fra", "ams", "lis", "sin", "nrt"):
+    for name in ("fra", "ams", "lis", "nrt"):
         (tmp_path / name).mkdir()
     asyncio.run(scene())

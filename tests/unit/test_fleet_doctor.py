@@ -58,6 +58,13 @@ def test_a_fleet_that_works_is_ok() -> None:
     assert not [each.what for each in unknown if "cannot be checked" in each.what]
 
 
+def test_the_authority_is_replaced_on_the_hub() -> None:
+    """A spoke's doctor sends there."""
+    ending = certified(-DAY, 29 * DAY, renewed=False)
+    assert fleet.certificates(replace(ending, role="hub")).mend == "wg-appliance fleet rotate-ca"
+    assert fleet.certificates(replace(ending, role="spoke")).mend == "on the hub: wg-appliance fleet rotate-ca"
+
+
 @pytest.mark.parametrize(
     ("check", "facts", "status", "says"),
     [

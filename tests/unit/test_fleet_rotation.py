@@ -267,6 +267,7 @@ def test_the_standby_is_told_the_keys_sealed_and_is_waited_for_until_it_has_them
                 told = await rotation.told(AMS, SyncRequest(ca=ca, of_hub=of_hub))
                 if any(told):
                     assert await standby.take(*told)
+                    assert not await standby.take(*told), "told again, nothing has changed: it need not ask at once"
                 return told[1]
 
             _, sealed = await rotation.told(AMS, SyncRequest(ca=mark_of_ca(one.ca), of_hub=mark_of_secrets(SECRETS)))

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from appliance.domain.windows import CLOSED, Window, Windows
 from appliance.fleet.quota import holder
-from appliance.fleet.quota.holder import AGAIN_MS, REFRESH_MS, SHARE_MS, Borrowed, Own, Sharing
+from appliance.fleet.quota.holder import AGAIN_MS, QUIET_MS, REFRESH_MS, SHARE_MS, Borrowed, Own, Sharing
 from appliance.fleet.quota.messages import LeaseAsk, LeaseTold, WindowTold
 from tests.support.fleet.escrow_model import ModelLimits
 
@@ -59,6 +59,17 @@ def test_what_is_idle_is_given_back_in_time() -> None:
     borrowed, ask = holder.ask(lent(), own(), LIMITS, TWO, 1_100 + REFRESH_MS)
     assert ask is not None
     assert borrowed.traffic.granted == ask.traffic.granted == ask.traffic.want == 1_000
+
+
+def test_a_quiet_account_is_told_less_often() -> None:
+    """What little it has used is no news to other exits; an eighth of what it had left is."""
+    given_back, ask = holder.ask(lent(), own(), LIMITS, TWO, 1_100 + REFRESH_MS)
+    assert ask is not None
+    least = replace(given_back, waiting_ms=None, told_ms=40_000, traffic=replace(given_back.traffic, had=1_000))
+    later = 40_000 + REFRESH_MS
+    assert holder.ask(least, own(124), LIMITS, TWO, later)[1] is None
+    assert holder.ask(least, own(125), LIMITS, TWO, later)[1] is not None
+    assert holder.ask(least, own(0), LIMITS, TWO, 40_000 + QUIET_MS)[1] is not None
 
 
 def test_all_is_given_back_here_before_it_is_told() -> None:

@@ -25,18 +25,21 @@ END;
 """
 
 
-def test_a_hub_of_the_version_before_takes_a_standby(tmp_path: Path) -> None:
-    """Where it is dialled is told by its next start, by triggers that are made anew."""
-    path = tmp_path / "store.sqlite"
+def earlier_store(path: Path, rows: str) -> None:
+    """Makes a store as the version before had it, with these rows."""
     earlier = [(n, script) for n, script in migration.migrations() if "fleet_conflicts" not in script]
     number = next(n for n, script in migration.migrations() if "fleet_conflicts" in script) - 1
     with closing(sqlite3.connect(path)) as db, db:
         for version, script in earlier:
             if version <= number:
                 db.executescript(script)
-        db.executescript(
-            f"PRAGMA user_version = {number}; PRAGMA application_id = {migration.APPLICATION_ID}; {BEFORE}"
-        )
+        db.executescript(f"PRAGMA user_version = {number}; PRAGMA application_id = {migration.APPLICATION_ID}; {rows}")
+
+
+def test_a_hub_of_the_version_before_takes_a_standby(tmp_path: Path) -> None:
+    """Where it is dialled is told by its next start, by triggers that are made anew."""
+    path = tmp_path / "store.sqlite"
+    earlier_store(path, BEFORE)
 
     async def story() -> None:
         store = await Store.open(path)
@@ -58,6 +61,27 @@ def test_a_hub_of_the_version_before_takes_a_standby(tmp_path: Path) -> None:
                 assert '"dialled":"192.0.2.1:7422"' in (changed[0].row or "")
                 assert '"role":"spoke"' in (changed[1].row or "")  # what earlier versions understand
                 assert '"standby":true' in (changed[1].row or "")
+        finally:
+            await store.close()
+
+    asyncio.run(story())
+
+
+def test_a_spoke_of_the_version_before_reads_anew_what_its_hub_has_told(tmp_path: Path) -> None:
+    """A hub that was upgraded first has told where it is dialled when the spoke could not store that."""
+    path = tmp_path / "store.sqlite"
+    earlier_store(
+        path,
+        "INSERT INTO fleet (only_row, role, node_id, gen, acc_rev, acc_mark) VALUES (1, 'spoke', 'nod_2', 1, 12, 'm');",
+    )
+
+    async def story() -> None:
+        store = await Store.open(path)
+        try:
+            async with store.read() as db:
+                row = await fleet_state.read(db)
+            assert row is not None
+            assert (row.role, row.gen, row.acc_rev, row.acc_mark) == ("spoke", 1, 0, "")
         finally:
             await store.close()
 

@@ -37,7 +37,8 @@ class ClaimLedger:
     """Answers the exits. `locate`: returns which exit has a session or device by this id, None if it is not known.
 
     `is_member`: whether an exit is in the fleet. What one that was forgotten claims would be nobody's to free.
-    `beside`: what else the ledger remembers, and exits tell it again when it is lost.
+    `beside`: what else the ledger remembers, and exits tell it again when it is lost. `gen`: the fleet's generation, in
+    which all is told anew: a hub that is promoted again has what it remembered when it was replaced.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class ClaimLedger:
         is_member: Callable[[str], bool] = lambda _node: True,
         *,
         beside: Sequence[ClaimRecords] = (),
+        gen: int = 0,
     ) -> None:
+        self._gen = gen
         self._is_member = is_member
         self._records = keys, names
         self._remembered = (*self._records, *beside)
@@ -60,7 +63,7 @@ class ClaimLedger:
 
     async def name(self) -> str:
         """Returns what names the ledger's memory, for SyncLedger. Raises FleetError."""
-        return "-".join([await each.name() for each in self._remembered])
+        return "-".join([str(self._gen), *[await each.name() for each in self._remembered]])
 
     async def listen(self, link: HubLink) -> None:
         """Begins to answer. Raises what `subscribe` does."""

@@ -14,7 +14,7 @@ from appliance.fleet.hub import authorities
 from appliance.fleet.hub.certificates import CertifiedKey
 from appliance.fleet.joining import sealed_secrets
 from appliance.sessions.stopping import wait
-from appliance.store.queries import fleet_changes, fleet_invites
+from appliance.store.queries import fleet_changes, fleet_invites, fleet_members
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -132,11 +132,9 @@ class HubRotation:
 
     async def _all_trust_both(self, following: NextAuthority, now: int) -> bool:
         """Tells whether nobody is left that knows the old one alone: no member, no holder of an open invitation."""
-        if not all(self._trusts_both(each) for each in self._roster.all() if each.left_at is None):
-            return False
         async with self._store.read() as db:
-            invites = await fleet_invites.everything(db)
-        return not any(
+            members, invites = await fleet_members.present(db), await fleet_invites.everything(db)
+        return all(map(self._trusts_both, members)) and not any(
             each.used_by is None and each.made_at <= following.told_since and now < each.expires_at for each in invites
         )
 

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from appliance import __version__
 from appliance.domain.errors import FleetError, HostError, StoreUnavailable
@@ -125,7 +126,8 @@ class JoinDesk:
             hubs=hubs_of(members) or of_fleet.hubs,
             fleet_key=of_fleet.fleet_key,
             ca=of_fleet.ca,
-            members=tuple(members),
+            told=tuple(replace(each, role="spoke") if each.role == "standby" else each for each in members),
+            standbys=tuple(each.id for each in members if each.role == "standby"),
             of_hub=b"" if told is None else sealed_secrets.sealed(told, asked.xkey),
         )
 

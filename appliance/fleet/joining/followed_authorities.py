@@ -42,7 +42,11 @@ class FollowedAuthorities:
         return mark_of_ca(self._membership().ca), mark_of_secrets(self._of_hub)
 
     async def take(self, ca: str, of_hub: bytes) -> bool:
-        """Writes what is told; "" and b"": it is as it was. Returns whether that was done; if not, it is logged."""
+        """Writes what is told; "" and b"": it is as it was. Returns whether this host has others now.
+
+        What cannot be done is logged.
+        """
+        before = self.marks()
         try:
             if of_hub and self._membership().role == "standby":
                 told = opened(of_hub, self._xkey)
@@ -57,5 +61,4 @@ class FollowedAuthorities:
                 log.info("the hub has told which authorities of certificates to trust from now on")
         except (HostError, JoinRefused, ValueError) as error:
             log.error("the fleet's authority is not followed: %s", error)
-            return False
-        return True
+        return self.marks() != before

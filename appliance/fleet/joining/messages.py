@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from msgspec.structs import replace
 
 from appliance.config.value_types import NAME, REGION
 from appliance.domain.clock import rfc3339
@@ -59,7 +60,8 @@ class JoinAnswer(msgspec.Struct, frozen=True):
     """Holds the fleet, for who may join; else `refused` says why not and what to do, and the rest is empty.
 
     `taken`: the names of accounts that the host never used and the fleet has; if they are why it is refused, those that
-    it did use. `of_hub`: for a standby, the secrets of a hub, sealed to it.
+    it did use. `of_hub`: for a standby, the secrets of a hub, sealed to it. `told`: the members; those of `standbys`
+    are said to be spokes there, to versions that know of none.
     """
 
     refused: str = ""
@@ -70,8 +72,13 @@ class JoinAnswer(msgspec.Struct, frozen=True):
     hubs: tuple[HubAddress, ...] = ()
     fleet_key: bytes = b""
     ca: str = ""
-    members: tuple[FleetMember, ...] = ()
+    told: tuple[FleetMember, ...] = msgspec.field(default=(), name="members")
     of_hub: bytes = b""
+    standbys: tuple[str, ...] = ()
+
+    @property
+    def members(self) -> tuple[FleetMember, ...]:
+        return tuple(replace(each, role="standby") if each.id in self.standbys else each for each in self.told)
 
     def __repr__(self) -> str:
         return f"JoinAnswer({self.refused!r}, {self.fleet_id!r})"

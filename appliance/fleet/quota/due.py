@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from appliance.fleet.quota import holder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from appliance.domain.tiers import TierLimits
     from appliance.domain.windows import Window, Windows
@@ -33,15 +33,19 @@ class DueAccounts:
             self._at[account_id] = at_ms
             heapq.heappush(self._heap, (at_ms, account_id))
 
-    def take(self, now_ms: int) -> Iterator[str]:
-        """Yields those that are due as it is called, once."""
-        taken = []
-        while self._heap and self._heap[0][0] <= now_ms:
+    def is_any(self, now_ms: int) -> bool:
+        """Tells whether `take` may have something to return."""
+        return bool(self._heap) and self._heap[0][0] <= now_ms
+
+    def take(self, now_ms: int, most: int) -> Sequence[str]:
+        """Returns up to `most` of those that are due, the first ones; the others stay due."""
+        taken = list[str]()
+        while len(taken) < most and self.is_any(now_ms):
             at_ms, account_id = heapq.heappop(self._heap)
             if self._at.get(account_id) == at_ms:
                 del self._at[account_id]
                 taken.append(account_id)
-        return iter(taken)
+        return taken
 
 
 def is_near(borrowed: Borrowed, used: Windows, tier: TierLimits, now_ms: int) -> bool:
@@ -104,6 +108,8 @@ def next_look(borrowed: Borrowed, own: Own, tier: TierLimits, now_ms: int, *, se
     if not sessions and not own.live_wanted:
         return now_ms if is_left_over(borrowed, now_ms) else None
     at_ms = (borrowed.told_ms or now_ms) + holder.REFRESH_MS
+    if at_ms <= now_ms:  # there was nothing to tell
+        at_ms = now_ms + holder.REFRESH_MS
     lease, window = borrowed.time, own.windows.time
     if tier.seconds_limit and own.live and lease.free > 0 and lease.opened == window.opened_at:
         at_ms = min(at_ms, now_ms + (lease.granted - window.used - lease.had // 2) // own.live)

@@ -73,7 +73,8 @@ class WindowRecord(Struct, frozen=True, gc=False, omit_defaults=True):
 class QuotaRecord(Struct, frozen=True, gc=False, omit_defaults=True):
     """Holds how one account's limits are lent.
 
-    `complete`: nothing is lent that is not in the record, as each exit has told what it holds.
+    `complete`: nothing is lent that is not in the record, as each exit has told what it holds. `gen`: the fleet's
+    generation in which this was lent.
     """
 
     traffic: WindowRecord = WindowRecord()
@@ -81,6 +82,7 @@ class QuotaRecord(Struct, frozen=True, gc=False, omit_defaults=True):
     live: dict[str, PartOfLive] = {}
     heard: dict[str, HeardRequest] = {}
     complete: bool = False
+    gen: int = 0
 
 
 class LedgerFacts(Struct, frozen=True, gc=False):
@@ -159,6 +161,7 @@ def _without_forgotten(record: QuotaRecord, given: LedgerFacts) -> QuotaRecord:
         {node: part for node, part in record.live.items() if node in given.members},
         {node: heard for node, heard in record.heard.items() if node in given.members},
         record.complete,
+        record.gen,
     )
 
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from appliance.fleet.quota.messages import LeaseTold, WindowTold
 
 AGAIN_MS = 2_000  # after a request without an answer, the next one
-REFRESH_MS = 30_000  # how old what was told may be, while the account has sessions here
+REFRESH_MS = 30_000  # how old what was told may be, while the account has sessions here that use something
+QUIET_MS = 300_000  # the same, where little has changed; less than half of what the ledger calls long
 AHEAD_S = 60  # for how long what is wanted lasts, at the fastest rate seen lately
 FORGET_MS = 60_000  # for how long a rate counts
 SAMPLE_MS = 1_000  # between two readings that a rate is worked out from
@@ -245,13 +246,29 @@ def _may_ask(borrowed: Borrowed, now_ms: int) -> bool:
 
 
 def _is_due(borrowed: Borrowed, own: Own, tier: TierLimits, now_ms: int) -> bool:
-    if borrowed.waiting_ms is not None or borrowed.told_ms is None or now_ms - borrowed.told_ms >= REFRESH_MS:
+    if borrowed.waiting_ms is not None or borrowed.told_ms is None:
+        return True
+    age_ms = now_ms - borrowed.told_ms
+    if age_ms >= QUIET_MS or (age_ms >= REFRESH_MS and _is_news(borrowed, own, tier)):
         return True
     return (
         own.live_wanted > max(borrowed.slots.held, own.live)
         or _runs_out(borrowed.traffic, own.windows.traffic, tier.bytes_limit)
         or _runs_out(borrowed.time, own.windows.time, tier.seconds_limit * 1000)
     )
+
+
+def _is_news(borrowed: Borrowed, own: Own, tier: TierLimits) -> bool:
+    """Tells whether what other exits were told is no longer near what is so."""
+    return _differs(borrowed.traffic, own.windows.traffic, tier.bytes_limit) or _differs(
+        borrowed.time, own.windows.time, tier.seconds_limit * 1000
+    )
+
+
+def _differs(lease: Lease, window: Window, limit: int) -> bool:
+    """Tells whether an eighth of what was left is used, or more is left than a quiet account is to keep."""
+    left = lease.granted - window.used
+    return bool(limit) and (left > 2 * limit // PARTS or 8 * (lease.had - left) >= lease.had)
 
 
 def _runs_out(lease: Lease, window: Window, limit: int) -> bool:

@@ -38,7 +38,9 @@ class ToldRecord(msgspec.Struct, frozen=True):
 class LeaseLedger:
     """Answers the exits by the hub's accounts and tiers. It remembers nothing but in its records.
 
-    `members`: returns the exits of the fleet. `memory`: returns what names the ledger's memory, see ToldAll.
+    `members`: returns the exits of the fleet. `memory`: returns what names the ledger's memory, see ToldAll. `gen`: the
+    fleet's generation: records of another one are none. A hub that was replaced may have them still when it is promoted
+    again, and others have lent since.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class LeaseLedger:
         clock: Clock,
         members: Callable[[], Collection[str]],
         memory: Callable[[], Awaitable[str]],
+        gen: int = 0,
     ) -> None:
+        self._gen = gen
         self._records = records
         self._store = store
         self._clock = clock
@@ -78,7 +82,7 @@ class LeaseLedger:
         limits = await self._limits_of(asked.account)
         for _ in range(TRIES):
             found = await self._records.get(asked.account)
-            record = QuotaRecord() if found.value is None else msgspec.json.decode(found.value, type=QuotaRecord)
+            record = self._record(found)
             told = frozenset[str]() if record.complete else frozenset(await self._told())
             given = LedgerFacts(limits, self._members(), told, self._lends, self._clock.now().wall_ms)
             wanted, answer = decide(record, node, asked, given)
@@ -87,6 +91,10 @@ class LeaseLedger:
             if await self._records.put(asked.account, msgspec.json.encode(wanted), found.revision):
                 return answer
         raise FleetError("what is lent of an account changes faster than it can be lent")
+
+    def _record(self, found: Versioned) -> QuotaRecord:
+        record = None if found.value is None else msgspec.json.decode(found.value, type=QuotaRecord)
+        return QuotaRecord(gen=self._gen) if record is None or record.gen != self._gen else record
 
     async def _limits_of(self, account_id: str) -> TierLimits:
         async with self._store.read() as db:

@@ -218,12 +218,8 @@ class Leasing:
     def look(self) -> None:
         """Begins to ask for what is due."""
         now_ms = self._clock.now().boot_ms
-        for account_id in self._due.take(now_ms):
-            if account_id in self._flights:
-                continue  # it is looked at once more at its end
-            if len(self._flights) >= AT_ONCE:
-                self._due.put(account_id, now_ms + 100)
-            else:
+        for account_id in self._due.take(now_ms, max(0, AT_ONCE - len(self._flights))):
+            if account_id not in self._flights:  # else it is looked at once more at its end
                 self._begin(account_id)
 
     async def settled(self) -> None:
@@ -253,6 +249,8 @@ class Leasing:
             self._due.put(account_id, self._clock.now().boot_ms + holder.AGAIN_MS)
         finally:
             self._flights.pop(account_id, None)
+            if self._due.is_any(self._clock.now().boot_ms):
+                self._event.set()  # it was waiting for one to end
         return answered
 
     def _schedule(self, account: Account) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from appliance.domain.errors import FleetError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from appliance.fleet.quota.lease_requests import LeaseRequests
     from appliance.fleet.quota.leasing import Leasing
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_S = 2.0
-A_SECOND = 200
+AT_ONCE, A_SECOND = 32, 200
 
 
 class Retelling:
@@ -30,7 +30,8 @@ class Retelling:
         self._requests = requests
         self._memory = memory
         self._look_s = look_s
-        self._told = ""
+        self._told = self._telling = ""
+        self._answered: set[str] = set()  # the accounts that the memory that is being told knows of
 
     async def run(self) -> None:
         """Tells what is new to it, until it is cancelled."""
@@ -46,10 +47,18 @@ class Retelling:
         name = await self._memory()
         if not name or name == self._told:
             return
-        for account_id in self._leasing.accounts():
-            if not await self._leasing.ask_again(account_id):
-                return
-            await asyncio.sleep(1 / A_SECOND)
+        if name != self._telling:
+            self._telling, self._answered = name, set()
+        left = [each for each in self._leasing.accounts() if each not in self._answered]
+        for first in range(0, len(left), AT_ONCE):
+            await self._tell(left[first : first + AT_ONCE])
+        if not self._answered.issuperset(left):
+            return  # those without an answer are told by the next look
         if await self._requests.say_all_is_told(name):
-            self._told = name
+            self._told, self._answered = name, set()
         self._leasing.note_lends()
+
+    async def _tell(self, accounts: Sequence[str]) -> None:
+        pace = asyncio.sleep(len(accounts) / A_SECOND)
+        *answered, _ = await asyncio.gather(*map(self._leasing.ask_again, accounts), pace)
+        self._answered.update(account for account, known in zip(accounts, answered, strict=True) if known)

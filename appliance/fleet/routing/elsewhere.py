@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from appliance.domain import ids
-from appliance.domain.errors import ApplianceError
+from appliance.domain.errors import ApplianceError, NotKnown
 from appliance.fleet.link.reading import Unreadable, read
 from appliance.fleet.rpc.operations import ASK_ALL, AskAll
 
@@ -82,6 +82,9 @@ class Elsewhere:
         try:
             told = await self.exits.ask(hub_id, ASK_ALL, asked, LIST_S + WAY_S)
             return {node: read(each, operation.answer) for node, each in told.answers.items()}
+        except NotKnown:  # its version is older: it tells its own, and of the others what they have reported
+            answer = await self._one_of_all(hub_id, operation, request)
+            return {} if answer is None else {hub_id: answer}
         except (ApplianceError, Unreadable) as error:
             log.info("the hub has not asked all exits for %s: %s", operation.name, error)
             return {}

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
-from appliance.domain.errors import CutOff, FleetError, NoResponder, NotAnswered, NotPermitted
+from appliance.domain.errors import CutOff, FleetError, NoResponder, NotAnswered, NotKnown, NotPermitted, RpcFailed
 from appliance.fleet.link.reading import Unreadable, read
 from appliance.fleet.rpc.failures import error_of
 from appliance.fleet.rpc.operations import OperationReply
+from appliance.fleet.rpc.rpc_messages import RpcCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +94,8 @@ class Exits:
                 raise NoResponder(f"{node_id} has too much to answer") from error
             raise NotAnswered(f"{node_id} has not answered {operation} in time") from error
         except FleetError as error:  # refused on the way: it is not known what was done
+            if isinstance(error, RpcFailed) and error.code == RpcCode.UNKNOWN_OPERATION:
+                raise NotKnown(f"{node_id} is of a version without {operation}") from error
             raise NotAnswered(f"{node_id} has not served {operation}: {error}") from error
 
     def answer_of(self, operation: ExitOperation[Q, A], data: bytes, region: str = "") -> A:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from appliance.domain.errors import ApplianceError, FleetError, StoreUnavailable, Unavailable
+from appliance.domain.errors import ApplianceError, FleetError, NotKnown, StoreUnavailable, Unavailable
 from appliance.fleet.rpc.operations import ABORT, DRAIN, END, VERIFY
 from appliance.store.queries import fleet_requests as rows
 
@@ -102,6 +102,8 @@ class Intents:
         for done, intent in enumerate(intents):
             try:
                 await self._ask(intent)
+            except NotKnown as error:  # until it is upgraded; what comes behind does not wait for that
+                log.info("%s cannot do %s yet: %s", intent.node_id, intent.operation, error)
             except (FleetError, Unavailable) as error:
                 log.info("%s has not done %s yet: %s", intent.node_id, intent.operation, error)
                 return done

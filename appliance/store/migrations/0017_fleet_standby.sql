@@ -2,6 +2,8 @@
 
 -- Where others dial a hub or a standby, as HOST:PORT; '' of one that is neither, or whose hub has not told it yet.
 ALTER TABLE fleet_members ADD COLUMN dialled TEXT NOT NULL DEFAULT '';
+-- A hub of this version may have told it before, when nothing here could store it: its rows are all read anew.
+UPDATE fleet SET acc_rev = 0, acc_mark = '' WHERE role = 'spoke';
 
 -- On a hub: the last change of the generation before that this one has; 0 and '': there was none.
 ALTER TABLE fleet ADD COLUMN base_rev INTEGER NOT NULL DEFAULT 0;
