@@ -25,10 +25,12 @@ class Told:
         self.lends = lends
         self.q = 0
 
-    def ask(self, node: str, traffic: WindowAsk, live: int = 0, wanted: int = 0, q: int | None = None) -> LeaseTold:
+    def ask(
+        self, node: str, traffic: WindowAsk, live: int = 0, wanted: int = 0, q: int | None = None, e: int = 0
+    ) -> LeaseTold:
         self.q += 1
         given = LedgerFacts(LIMITS, self.members, self.told, self.lends, self.now)
-        asked = LeaseAsk("acc_1", 0, self.q if q is None else q, traffic, WindowAsk(), live, wanted)
+        asked = LeaseAsk("acc_1", e, self.q if q is None else q, traffic, WindowAsk(), live, wanted)
         record, told = decide(self.record, node, asked, given)
         self.record = msgspec.json.decode(msgspec.json.encode(record), type=QuotaRecord)
         assert self.record == record
@@ -67,6 +69,15 @@ def test_an_older_request_changes_nothing_and_is_told_the_last_one() -> None:
     before = ledger.record
     told = ledger.ask(A, WindowAsk(before.traffic.opened, 0, 0, 0), q=0)
     assert (ledger.record, told.q, told.traffic.granted) == (before, 1, 32_000)
+
+
+def test_an_exit_put_back_from_a_backup_is_heard_though_its_number_is_smaller() -> None:
+    """Its epoch is higher. What the ledger had heard that it used stays used."""
+    ledger = Told(A, B)
+    ledger.borrow(A)
+    ledger.ask(A, WindowAsk(BEGAN, 9_000, 32_000, 32_000), q=50)
+    told = ledger.ask(A, WindowAsk(BEGAN, 100, 0, 10_000), q=3, e=1).traffic
+    assert (told.used, told.granted) == (9_000, 10_000)
 
 
 def test_of_windows_that_overlap_the_first_is_everyones() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from appliance.domain.windows import Window
     from appliance.fleet.quota.escrow import LedgerFacts, Lending, QuotaRecord
     from appliance.fleet.quota.holder import Borrowed, Lease
-    from appliance.fleet.quota.messages import LeaseAsk, LeaseTold, WindowAsk
+    from appliance.fleet.quota.messages import LeaseAsk, LeaseTold, WindowAsk, WindowTold
 
 SCHEDULES, CALM_ONES = 15, 2
 ENOUGH = 0.9  # of a quota, which is to be usable
@@ -73,6 +73,29 @@ def a_lost_memory_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(escrow, "decide", decide)
 
 
+def older_requests_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = escrow.decide
+
+    def decide(record: QuotaRecord, node: str, asked: LeaseAsk, given: LedgerFacts) -> object:
+        others = {each: heard for each, heard in record.heard.items() if each != node}
+        return right(replace(record, heard=others), node, asked, given)
+
+    monkeypatch.setattr(escrow, "decide", decide)
+
+
+def an_open_window_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = holder.adopted
+
+    def adopted(window: Window, answer: WindowTold, asked_used: int, length_ms: int) -> Window:
+        return right(window, answer, asked_used, length_ms) if window.opened_at is None else window
+
+    monkeypatch.setattr(holder, "adopted", adopted)
+
+
+def a_forgotten_exits_part_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(escrow, "_without_forgotten", lambda record, _given: record)
+
+
 @pytest.mark.parametrize(
     ("mistake", "shown_by"),
     [
@@ -80,12 +103,15 @@ def a_lost_memory_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         (a_lapse_always_frees, 68),
         (what_is_given_back_is_kept, 9),
         (a_lost_memory_is_not_noticed, 63),
+        (older_requests_are_heard, 11),
+        (an_open_window_stays_as_it_is, 41),
+        (a_forgotten_exits_part_is_kept, 12),
     ],
 )
 def test_mistakes_are_found(
     mistake: Callable[[pytest.MonkeyPatch], None], shown_by: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The model finds what would lend the same bytes twice. `shown_by`: the first schedule that did."""
+    """The model finds what would lend the same bytes twice, or to nobody. `shown_by`: the first schedule that did."""
     mistake(monkeypatch)
     with pytest.raises(Broken):
         _run_from(shown_by)
