@@ -41,7 +41,8 @@ class Stepped:
 
     def __call__(self, *arguments: str, status: int = 0) -> Done:
         config = ("--config", str(self._wga.config))
-        done = python("-m", "appliance", *config, *arguments, environ=dict(self.clock.environment))
+        environ = {**self.clock.environment, "WG_APPLIANCE_NODE_PUBLIC_IP": "192.0.2.1"}
+        done = python("-m", "appliance", *config, *arguments, environ=environ)
         assert done.status == status, done
         return done
 

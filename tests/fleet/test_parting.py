@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +24,12 @@ pytestmark = pytest.mark.timeout(900)  # an emulated kernel takes minutes
 
 def nodes(exit_: FleetAppliance) -> dict[str, Any]:
     return {each["name"]: each for each in json.loads(exit_.admin("fleet", "status", "--json"))["nodes"]}
+
+
+def is_reported(hub: FleetAppliance, session_id: str) -> bool:
+    with closing(sqlite3.connect(hub.store)) as store:
+        found = store.execute("SELECT 1 FROM fleet_sessions WHERE session_id = ?", (session_id,)).fetchone()
+    return found is not None
 
 
 def test_an_exit_parts_from_its_fleet_and_comes_back(tmp_path: Path) -> None:
@@ -54,6 +62,7 @@ def test_an_exit_parts_from_its_fleet_and_comes_back(tmp_path: Path) -> None:
         key, _ = new_key()
         lost = hub.open(token, region=spoke.region, client_public_key=key)
         spoke.admin("device", "add", "alice/phone")
+        until(lambda: is_reported(hub, lost["id"]), "the hub has been told of the session")
         assert hub.admin("fleet", "forget", spoke.name, "--yes") == (
             f"alice/phone: was on {spoke.name}; make it anew: wg-appliance device add alice/phone\n"
         )

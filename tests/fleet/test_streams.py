@@ -203,11 +203,11 @@ def test_an_exit_whose_stream_is_full_goes_on(tmp_path: Path, caplog: pytest.Log
             await world.start()
             jetstream = hub.hub_link.jetstream()
             config = (await jetstream.stream_info(stream_of(NODE))).config
-            await jetstream.update_stream(config, max_bytes=10_000)
+            await jetstream.update_stream(config, max_bytes=12_000)  # a message is a twentieth of it
             world.begin_process(ReportingPace(report_s=0, look_s=0.02))
             reporting = asyncio.create_task(world.reporting.run())
             client = await exit_.client()
-            opened = [await client.connect() for _ in range(20)]
+            opened = [await client.connect() for _ in range(30)]
             for each in opened:
                 await world.use(each["id"])
             await until(lambda: "is full" in caplog.text, "the stream is full")

@@ -66,14 +66,13 @@ class StreamRoom:
     async def make(self, node: str) -> None:
         """Drops the oldest messages that are folded from a stream that is getting full. Raises FleetError."""
         now_s = asyncio.get_running_loop().time()
-        if now_s < self._no_room.get(node, 0.0):
-            return
         fullness = await self._streams.fullness(node)
-        if fullness < FULL or await self.drop_ended(node, None):
+        looks = now_s >= self._no_room.get(node, 0.0)
+        if fullness < FULL or (looks and await self.drop_ended(node, None)):
             return
         if fullness >= NEARLY:
             await self._drop(node, lambda _message: True)
-        else:
+        elif looks:
             self._no_room[node] = now_s + NO_ROOM_S
 
     async def drop_ended(self, node: str, before_ms: int | None) -> bool:
