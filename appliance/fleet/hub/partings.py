@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from appliance.domain.errors import CutOff, FleetError, StoreUnavailable
-from appliance.sessions.stopping import wait
+from appliance.fleet.link.looking import look_until
 from appliance.store.queries import accounts, fleet_members, fleet_partings
 from appliance.store.queries.fleet_partings import FreedClaims, LostDevice
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable
 
     from appliance.fleet.claims.forgotten import Freed, FreedName
     from appliance.fleet.claims.ledger import ClaimLedger
@@ -26,34 +25,16 @@ LOOK_S = 0.5
 
 class HubPartings:
     """Frees their claims. `is_member`: whether a host is in the fleet, as the ledger knows: from then on it claims no
-    more. `also`: frees what else a host held; each raises FleetError or StoreUnavailable."""
+    more. What it was lent of limits is free by itself, as the ledger goes by the members."""
 
-    def __init__(
-        self,
-        store: Store,
-        claims: ClaimLedger,
-        is_member: Callable[[str], bool],
-        also: Sequence[Callable[[str], Awaitable[object]]] = (),
-    ) -> None:
+    def __init__(self, store: Store, claims: ClaimLedger, is_member: Callable[[str], bool]) -> None:
         self._store = store
         self._claims = claims
         self._is_member = is_member
-        self._also = also
-        self._failing = False
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Looks until `stopping`. What is not freed, as JetStream does not answer, is tried again."""
-        while not stopping.is_set():
-            try:
-                await self.look()
-                self._failing = False
-            except CutOff:
-                pass  # the link says so
-            except (FleetError, StoreUnavailable) as error:
-                if not self._failing:
-                    log.warning("what hosts held that are gone is not freed yet: %s", error)
-                self._failing = True
-            await wait(stopping, LOOK_S)
+        await look_until(stopping, self.look, LOOK_S, log, "what hosts held that are gone is not freed yet")
 
     async def look(self) -> None:
         """Frees what is noted now. Raises FleetError or StoreUnavailable."""
@@ -69,8 +50,6 @@ class HubPartings:
     async def _free(self, parting: Parting) -> None:
         freed = await self._claims.forget(parting.node_id)
         owners = {each.account_id for each in freed.names}
-        for free in self._also:
-            await free(parting.node_id)
         async with self._store.read() as db:
             names = {key: each.name for key, each in (await accounts.by_ids(db, owners)).items()}
         await self._tell(parting, _told(parting.node_id, freed, names))

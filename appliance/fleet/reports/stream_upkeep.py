@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from appliance.domain.errors import CutOff, FleetError, StoreUnavailable
-from appliance.sessions.stopping import wait
+from appliance.fleet.link.looking import look_until
 
 if TYPE_CHECKING:
     import asyncio
@@ -52,21 +51,10 @@ class StreamUpkeep:
         self._members = members
         self._clock = clock
         self._purged_ms: int | None = None  # CLOCK_BOOTTIME
-        self._failing = False
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Looks until `stopping`."""
-        while not stopping.is_set():
-            try:
-                await self.look()
-                self._failing = False
-            except CutOff:
-                pass  # the link says so
-            except (FleetError, StoreUnavailable) as error:
-                if not self._failing:
-                    log.warning("the hub's streams are not kept small: %s", error)
-                self._failing = True
-            await wait(stopping, LOOK_S)
+        await look_until(stopping, self.look, LOOK_S, log, "the hub's streams are not kept small")
 
     async def look(self) -> None:
         """Removes what is no longer needed. Raises FleetError or StoreUnavailable."""
