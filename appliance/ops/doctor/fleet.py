@@ -19,6 +19,7 @@ LATE_MS = 28 * DAY_MS  # what a hub renews has been renewed by then
 TWO_MACHINES = "two machines"
 TAKEN_OUT = "was taken out of the fleet"  # how the reason ends; as fleet.presence.directory says it
 STATUS = "wg-appliance fleet status"
+CONFLICTS = "wg-appliance fleet conflicts"
 ROTATE = "wg-appliance fleet rotate-ca"
 SYNCHRONISE = "timedatectl set-ntp true"
 HUB_UNIT = "wg-appliance-hub"
@@ -75,6 +76,7 @@ class FleetFacts:
     """Holds what the checks need. `hubs`: the addresses that are dialled; `hub_port`: of a host that is a hub.
 
     `standing`: None: no server that runs has noted it lately. `certificates`: None: only root can read them.
+    `conflicts`: how many changes of this host's the fleet took back; None: the store could not be read.
     """
 
     role: Literal["hub", "standby", "spoke"]
@@ -84,6 +86,7 @@ class FleetFacts:
     standing: FleetStanding | None
     certificates: tuple[CertificateDates, ...] | None
     hub_port: HubPort | None = None
+    conflicts: int | None = None
 
 
 def hub(facts: FleetFacts) -> Finding:
@@ -221,4 +224,24 @@ def standby(facts: FleetFacts) -> Finding:
     return ok(name, f"{other} can take this host's place")
 
 
-CHECKS: Sequence[Callable[[FleetFacts], Finding]] = (hub, machines, clocks, certificates, port, nodes, standby)
+def conflicts(facts: FleetFacts) -> Finding:
+    """Checks whether changes that this host made as the hub are still to be made again on the hub that replaced it."""
+    name = "fleet-conflicts"
+    if facts.conflicts is None:
+        return warning(name, "whether the fleet took changes back is not known: the store cannot be read", CONFLICTS)
+    if facts.conflicts:
+        what = f"changes of this host's that the fleet took back: {facts.conflicts}"
+        return warning(name, what, f"{CONFLICTS} lists them: make them again on the hub, then {CONFLICTS} --dismiss")
+    return ok(name, "the fleet lacks no change of this host's")
+
+
+CHECKS: Sequence[Callable[[FleetFacts], Finding]] = (
+    hub,
+    machines,
+    clocks,
+    certificates,
+    port,
+    nodes,
+    standby,
+    conflicts,
+)
