@@ -132,6 +132,18 @@ def test_each_fault_is_named_with_what_mends_it(
     assert bool(found.mend) == (status != "ok")
 
 
+def test_a_hub_that_is_away_has_a_standby() -> None:
+    """It is named with the command that makes it the hub, whatever keeps this host from the hub."""
+    for why in (None, "its nats-server lets this host in, and does not answer"):
+        facts = stands(**CUT, standby=("ams1", True), failure=why)
+        assert fleet.hub(facts).mend.endswith(
+            "if the hub is lost, wg-appliance fleet promote on ams1 makes that host the hub"
+        )
+        here = fleet.hub(replace(facts, role="standby")).mend
+        assert here.endswith("if the hub is lost, wg-appliance fleet promote makes this host the hub")
+    assert "promote" not in fleet.hub(stands(**CUT)).mend
+
+
 def test_the_facts_are_what_the_server_noted() -> None:
     """A note of a server that runs has all the facts but this host itself; an old one has none."""
     other = Presence(a_member(AMS, "ams1", "eu"), a_beat(AMS), True, 300, -50, "drained", asked=True)

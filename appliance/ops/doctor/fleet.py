@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from appliance.client.humanize import span
 from appliance.domain.clock import rfc3339
+from appliance.domain.hub_loss import succession
 from appliance.ops.doctor.finding import START, Finding, failed, ok, unseen, warning
 
 if TYPE_CHECKING:
@@ -108,8 +109,17 @@ def hub(facts: FleetFacts) -> Finding:
     if alone is not None and alone.endswith(TAKEN_OUT):
         return warning("fleet-hub", where, STATUS)
     if facts.standing.failure is not None:
-        return warning("fleet-hub", f"{where}; {facts.standing.failure}", STATUS)
-    return warning("fleet-hub", where, f"{STATUS}; see that {' or '.join(facts.hubs)} is up and lets this host in")
+        return warning("fleet-hub", f"{where}; {facts.standing.failure}", f"{STATUS}{_succession(facts)}")
+    up = f"see that {' or '.join(facts.hubs)} is up and lets this host in"
+    return warning("fleet-hub", where, f"{STATUS}; {up}{_succession(facts)}")
+
+
+def _succession(facts: FleetFacts) -> str:
+    standby = None if facts.standing is None else facts.standing.standby
+    if standby is None:
+        return ""
+    name, _ = standby
+    return f"; {succession('the hub', [name], name if facts.role == 'standby' else '')}"
 
 
 def _is_of_this_host(alone: str) -> bool:
