@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -34,6 +32,7 @@ from appliance.fleet.reports.streams import NatsStreams
 from appliance.store.queries import fleet_changes, fleet_fold, fleet_members
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Coroutine
     from pathlib import Path
     from typing import Any
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
 
 KEYS, DEVICE_NAMES, LEASES = "keys", "dev", "quota"  # buckets of JetStream
 JETSTREAM = "_INBOX_hub"
-SERVER_STARTS_S, POLL_S = 5.0, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +139,8 @@ class HubPart:
     async def _follow_roster(self, stopping: asyncio.Event) -> None:
         await self._roster.follow(lambda: self.ledger.position, self.fold.members_changed, stopping)
 
-    async def connect(self) -> None:
-        """Begins to connect, once the nats-server of this host answers; after a while in any case."""
-        host, _, port = self._server.own.address.rpartition(":")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SERVER_STARTS_S):
-                while not await _answers(host.strip("[]"), int(port)):  # noqa: ASYNC110 (another process listens)
-                    await asyncio.sleep(POLL_S)
+    def connect(self) -> None:
+        """Begins to connect."""
         self.link.start()
 
     async def listen(self) -> None:
@@ -176,12 +169,3 @@ class HubPart:
 def _is_standby(roster: Roster, node_id: str) -> bool:
     member = roster.get(node_id)
     return member is not None and member.left_at is None and member.role == "standby"
-
-
-async def _answers(host: str, port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(host, port)
-    except OSError:
-        return False
-    writer.close()
-    return True

@@ -111,9 +111,8 @@ class FleetPart:
     # Building ------------------------------------------------------------------------------------------
 
     def _make_link(self) -> NatsLink:
-        runs_server = self._standing.leads or self._standing.cluster > 0
         return NatsLink(
-            lambda: self._serving.addresses() if runs_server else self._membership.hubs,
+            lambda: self._serving.addresses() or self._membership.hubs,
             user_of(self._membership, self._keys),
             self._here.clock,
             self._link_changed,
@@ -240,9 +239,10 @@ class FleetPart:
         offered.fault = lambda: self.directory.own_fault(here.clock.now())
 
     async def connect(self) -> None:
-        """Begins to connect; on a hub once its server answers, which is one of the tasks."""
+        """Begins to connect, on a hub once its server answers."""
+        await self._serving.wait_listening()
         if self.hub is not None:
-            await self.hub.connect()
+            self.hub.connect()
         self.link.start()
 
     async def _follow_terms(self) -> None:

@@ -45,13 +45,16 @@ INBOX = "_INBOX_hub"
 class HubStanding:
     """Says what this host is in its fleet. `cluster`: since when the hubs are several, of which it is one; 0: no.
 
-    `leads`: it is the one that all accounts are kept on, in generation `gen`; else 0.
+    `serves`: its nats-server runs, or is to. A hub of a cluster is told a hub's secrets first.
+    `leads`: it is the one that all accounts are kept on, in generation `gen`, else 0; as far as it knows: the others
+    hear from it that they are hubs before there is a majority that could say who leads.
     """
 
     role: Role
     leads: bool = False
     gen: int = 0
     cluster: int = 0
+    serves: bool = False
 
 
 class HubServing:
@@ -81,9 +84,10 @@ class HubServing:
         hubs = HubSet.of(members)
         cluster = hubs.since or 1 if hubs.is_cluster else 0
         if row.role == "standby":
-            return HubStanding("standby", cluster=cluster)
-        leads = not cluster or (self._lead is not None and self._lead.leading.taken == row.gen)
-        return HubStanding("hub", leads, row.gen if leads else 0, cluster)
+            return HubStanding("standby", cluster=cluster, serves=self._server is not None)
+        leader = None if self._lead is None else self._lead.leading.leader
+        leads = not cluster or leader in (None, row.node_id)
+        return HubStanding("hub", leads, row.gen if leads else 0, cluster, serves=True)
 
     @property
     def fault(self) -> str:
@@ -104,12 +108,16 @@ class HubServing:
             self._lead.leading.wake()
 
     def addresses(self) -> tuple[HubAddress, ...]:
-        """Returns where this host's own users dial: its own server first, then those of the other hubs of a cluster."""
-        assert self._server is not None  # noqa: S101 (who asks runs one)
-        return (self._server.own, *self._others)
+        """Returns where this host dials: its own server first, then other hubs of a cluster; empty: it runs none."""
+        return () if self._server is None else (self._server.own, *self._others)
+
+    async def wait_listening(self) -> None:
+        """Returns when this host's nats-server lets connections in, if it runs one; after a while in any case."""
+        if self._server is not None:
+            await self._server.wait_listening()
 
     async def server(self) -> HubServer:
-        """Returns the server, once its files are made. Raises FleetError, HostError or StoreUnavailable."""
+        """Returns the hub's server, once its files are made. Raises FleetError, HostError or StoreUnavailable."""
         await self.look()
         if self._server is None:
             raise FleetError("this host runs no nats-server")
@@ -177,7 +185,7 @@ class HubServing:
             user = LinkUser("hub-lead", INBOX, NKey.from_seed(of_hub.hub_seed), hub_tls(membership.ca))
             link = NatsLink(self.addresses, user, self._clock)
             progress = StoreProgress(self._store, lambda: self.told())
-            self._lead = _LeadOfCluster(standing.cluster, self._server.facts.node_id, link, progress, self._clock)
+            self._lead = _LeadOfCluster(standing.cluster, self._server, link, progress, self._clock)
             self._lead.start()
         elif self._lead is not None:
             self._lead.link.trust(membership.ca)
@@ -213,10 +221,11 @@ class HubServing:
 class _LeadOfCluster:
     """Is this host's part in who leads, while the hubs are the same."""
 
-    def __init__(self, cluster: int, node_id: str, link: NatsLink, progress: StoreProgress, clock: Clock) -> None:
+    def __init__(self, cluster: int, server: HubServer, link: NatsLink, progress: StoreProgress, clock: Clock) -> None:
         self.cluster = cluster
         self.link = link
-        self._node_id = node_id
+        self._server = server
+        self._node_id = node_id = server.facts.node_id
         self._progress = progress
         self._records = KvRecords(link.jetstream, BUCKET, None, COPIES, LEAD_MB * 1024 * 1024)
         self.leading = Leading(node_id, self._records, progress, clock)
@@ -224,10 +233,11 @@ class _LeadOfCluster:
         self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self.link.start()
         self._running = asyncio.create_task(self._run(), name="which hub leads")
 
     async def _run(self) -> None:
+        await self._server.wait_listening()
+        self.link.start()
         while not self._stopping.is_set() and not await self._appointed():
             await wait(self._stopping, LOOK_S)
         await self.leading.run(self._stopping)
