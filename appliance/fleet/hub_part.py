@@ -30,6 +30,7 @@ from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
 from appliance.fleet.membership.identity import FleetFolder, HubAddress
 from appliance.fleet.quota.lease_ledger import LeaseLedger
+from appliance.fleet.quota.lease_upkeep import LeaseUpkeep
 from appliance.fleet.reports import away
 from appliance.fleet.reports.fold import Fold
 from appliance.fleet.reports.fold_answers import FoldAnswers
@@ -91,13 +92,13 @@ class HubPart:
 
         self.link = link("hub", JETSTREAM, plan.of_hub.hub_seed, self._changed)
         self.system = link("hub-system", "_INBOX_sys", plan.of_hub.system_seed, lambda _state: None)
-        self._roster = roster
-        self._store = store
+        self._roster, self._store = roster, store
         streams, disk = NatsStreams(self.link.jetstream), plan.state_dir
         self.fold = fold = Fold(store, streams, roster.present, lambda: shutil.disk_usage(disk).free)
         keys, names, leases = self._buckets()
         self.claims = ClaimLedger(keys, names, clock, self._owner_of, roster.is_present, beside=(leases,), gen=plan.gen)
         self.leases = LeaseLedger(leases, store, clock, roster.present, self.claims.name, plan.gen)
+        self.lease_upkeep = LeaseUpkeep(leases, self.leases, clock)
         self.stream_upkeep = StreamUpkeep(fold, streams, roster.present, clock, (keys, names))
         self.partings = HubPartings(store, self.claims, roster.is_present)
         self.trusting: Callable[[Membership], None] = lambda _membership: None  # what else goes by it
@@ -187,6 +188,7 @@ class HubPart:
             "the ledger": self.ledger.run,
             "the roster": self._follow_roster,
             "the upkeep of streams": self.stream_upkeep.run,
+            "the upkeep of limits": self.lease_upkeep.run,
             "what is to be freed": self.partings.run,
         }
 
