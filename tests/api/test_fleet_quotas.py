@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.tiers import Tier
+from appliance.fleet.quota.opening_place import AGAIN_S
 from tests.support.api.answers import refused
 from tests.support.api.device_owner import Owner
 from tests.support.api.exit_under_test import new_key
@@ -203,6 +204,31 @@ async def test_a_device_is_held_while_another_exit_has_the_accounts_session(exit
         shown = await Owner(client.at("fra")).get(phone["id"])
         assert shown["state"] == "idle"
         assert key in exits["fra"].exit_.tunnel.peers
+
+
+MOVES = 20
+
+
+@on_fleet("ams", "fra", config_text=LIVE.replace("max_live_sessions = 2", "max_live_sessions = 1"))
+async def test_a_session_that_has_ended_on_one_exit_leaves_room_on_the_other_at_once(exits: ExitsUnderTest) -> None:
+    """The exit where it ended gives that back by its next look, after the other was asked."""
+    async with lent(exits, again_s=AGAIN_S) as limits, limits.running():
+        client = await exits.client(tier=Tier.FREE)
+        here, there = "ams", "fra"
+        for _ in range(MOVES):
+            session = await client.at(here).open(region=here)
+            await client.at(here).delete(session["id"])
+            here, there = there, here
+        assert not sum(each.denied for each in limits.leasing.values())
+
+
+@on_fleet("ams", "fra", config_text=LIVE.replace("max_live_sessions = 2", "max_live_sessions = 1"))
+async def test_a_session_that_lives_on_another_exit_leaves_no_room(exits: ExitsUnderTest) -> None:
+    """However often it is asked for; it is refused once, in time, and counted once."""
+    async with lent(exits) as limits, limits.running():
+        using = await Using(limits, await exits.client(tier=Tier.FREE)).open("ams")
+        refused(await using.client.at("fra").post(region="fra"), 403, "live session limit reached")
+        assert limits.leasing["fra"].denied == 1
 
 
 @on_fleet("ams", "fra", config_text=LIMITS)

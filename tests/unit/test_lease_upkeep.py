@@ -67,7 +67,9 @@ def test_a_record_is_kept(record: QuotaRecord) -> None:
 def test_a_complete_record_is_kept_while_a_new_one_would_not_be() -> None:
     """Less would be lent of it until the exit that is away has told what it has."""
     assert not needless(told=(A,))
-    assert needless(replace(RECORD, complete=False), told=(A,))
+    incomplete = replace(RECORD, complete=False)
+    assert needless(incomplete, told=(A,))
+    assert not needless(incomplete, told=(B,))  # it has what A has told of this account
 
 
 class Ledger:

@@ -27,10 +27,11 @@ def is_outdated(record: QuotaRecord, given: LedgerFacts) -> bool:
     be complete as well. The exits' own sessions are told anew by each request, so those the record lacks do no harm.
     """
     members, limits, now_ms = given.members, given.limits, given.now_ms
+    untold = set(members) - set(given.told)
     return (
         is_quiet(record, now_ms)
         and not any(part.count for node, part in record.live.items() if node in members)
-        and (not record.complete or set(members) <= set(given.told))
+        and not (untold and (record.complete or untold & record.heard.keys()))
         and _is_over(record.traffic, limits.bytes_window * 1000, now_ms)
         and _is_over(record.time, limits.seconds_window * 1000, now_ms)
     )
