@@ -8,9 +8,10 @@ import pytest
 
 from appliance.domain.tiers import Tier
 from appliance.fleet.quota.opening_place import AGAIN_S
+from appliance.sessions.arrivals import ASKING_AT_ONCE
 from tests.support.api.answers import refused
 from tests.support.api.device_owner import Owner
-from tests.support.api.exit_under_test import new_key
+from tests.support.api.exit_under_test import new_key, until
 from tests.support.fleet.exits_under_test import on_fleet
 from tests.support.fleet.lent_limits import lent
 
@@ -286,3 +287,25 @@ async def test_a_ledger_that_has_lost_its_memory_is_told_what_is_lent(exits: Exi
         await limits.tell_again()
         assert limits.ledger.told == {host.node_id for host in exits.hosts.values()}
         assert await using.use_up() <= QUOTA + 2 * LOOK
+
+
+DEVICES = 3 * ASKING_AT_ONCE
+
+
+@on_fleet("ams", "fra", config_text=LIVE)
+async def test_devices_that_arrive_together_are_asked_for_a_few_at_a_time(exits: ExitsUnderTest) -> None:
+    """Each gets its session."""
+    async with lent(exits) as limits:
+        for number in range(DEVICES):
+            client = await exits.client(f"account-{number}", tier=Tier.FREE)
+            await Owner(client.at("fra")).add("phone", region="fra")
+        exit_ = exits["fra"].exit_
+        keys = [row[0] for row in exit_.rows("SELECT public_key FROM devices")]
+        limits.ledger.open.clear()
+        await exit_.shake(*keys)
+        await until(lambda: limits.ledger.under_way == ASKING_AT_ONCE, "those that may are asked for")
+        await exit_.shake(*keys)  # nobody else is
+        assert limits.ledger.under_way == ASKING_AT_ONCE
+        limits.ledger.open.set()
+        live = "SELECT 1 FROM sessions WHERE state = 'live'"
+        await until(lambda: len(exit_.rows(live)) == DEVICES, "all have their sessions")

@@ -39,7 +39,8 @@ SOON_S = (0.01, 0.01)
 
 @dataclass
 class LedgerOfLimits:
-    """Decides as the hub's ledger does. `asked`: how often each host has."""
+    """Decides as the hub's ledger does. `asked`: how often each host has; `under_way`: requests without an answer yet,
+    as long as it is not `open`."""
 
     exits: ExitsUnderTest
     away: set[str] = field(default_factory=set)
@@ -47,6 +48,8 @@ class LedgerOfLimits:
     asked: dict[str, int] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)  # node ids
     memory: str = "first"
+    under_way: int = 0
+    open: asyncio.Event = field(default_factory=asyncio.Event)
 
     def of(self, host: FleetHost) -> LinkToLimits:
         return LinkToLimits(self, host)
@@ -88,6 +91,9 @@ class LinkToLimits:
         assert subject == f"wga.led.{self.host.node_id}.lease"
         if self.host.name in self.ledger.away:
             raise CutOff("cut off")
+        self.ledger.under_way += 1
+        await self.ledger.open.wait()
+        self.ledger.under_way -= 1
         return msgspec.json.encode(self.ledger.decide(self.host, msgspec.json.decode(data, type=Ask)))
 
 
@@ -180,6 +186,7 @@ async def lent(
 ) -> AsyncIterator[LentLimits]:
     """`again_s`: after which pauses an opening that gets no room asks again."""
     limits = LentLimits(exits, LedgerOfLimits(exits), strict)
+    limits.ledger.open.set()
     for host in exits.hosts.values():
         await limits.join(host)
     await limits.tell_again()  # else less is lent, as others may have borrowed more than the ledger knows
