@@ -24,6 +24,7 @@ from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
 from appliance.fleet.membership.identity import FleetFolder
 from appliance.fleet.quota.lease_ledger import LeaseLedger
+from appliance.fleet.quota.lease_upkeep import LeaseUpkeep
 from appliance.fleet.reports import away
 from appliance.fleet.reports.fold import Fold
 from appliance.fleet.reports.fold_answers import FoldAnswers
@@ -85,6 +86,7 @@ class HubPart:
         keys, names, leases = self._buckets()
         self.claims = ClaimLedger(keys, names, clock, self._owner_of, roster.is_present, beside=(leases,), gen=plan.gen)
         self.leases = LeaseLedger(leases, store, clock, roster.present, self.claims.name, plan.gen)
+        self.lease_upkeep = LeaseUpkeep(leases, self.leases, clock)
         self.stream_upkeep = StreamUpkeep(fold, streams, roster.present, clock, (keys, names))
         self.partings = HubPartings(store, self.claims, roster.is_present)
         self.trusting: Callable[[Membership], None] = lambda _membership: None  # what else goes by it
@@ -159,6 +161,7 @@ class HubPart:
             "the ledger": self.ledger.run,
             "the roster": self._follow_roster,
             "the upkeep of streams": self.stream_upkeep.run,
+            "the upkeep of limits": self.lease_upkeep.run,
             "what is to be freed": self.partings.run,
         }
 
