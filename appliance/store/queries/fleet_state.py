@@ -78,9 +78,14 @@ async def lead(db: aiosqlite.Connection) -> None:
     )
 
 
-async def stand_by(db: aiosqlite.Connection) -> None:
-    """Notes that another host is the hub, and that nothing of it is followed yet."""
-    await db.execute("UPDATE fleet SET role = 'standby', acc_rev = 0, acc_mark = '', base_rev = 0, base_mark = ''")
+async def stand_by(db: aiosqlite.Connection, gen: int) -> None:
+    """Notes that another host is the hub of that generation, and that nothing of it is followed yet.
+
+    The generation is noted at once: the next one begins after it, even if this host has not followed it by then.
+    """
+    await db.execute(
+        "UPDATE fleet SET role = 'standby', gen = ?, acc_rev = 0, acc_mark = '', base_rev = 0, base_mark = ''", (gen,)
+    )
 
 
 async def put_heard(db: aiosqlite.Connection, heard: Moment) -> None:
