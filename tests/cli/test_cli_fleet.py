@@ -330,6 +330,9 @@ def test_the_standby_is_promoted_when_the_hub_is_gone(
         assert "ams1 is the fleet's standby already" in fra.refused("fleet", "invite", "--hub")
         assert fra.refused("fleet", "promote").startswith("this host is the hub already")
         assert "its wg-appliance does not: stop it first" in ams.refused("fleet", "promote")
+    assert ams.refused("fleet", "promote").startswith("this host has followed no change of generation 1 yet: reach")
+    with closing(sqlite3.connect(ams.state.store)) as db, db:  # as its server would have
+        db.execute("UPDATE fleet SET acc_rev = 3, acc_mark = 'm'")
     with monkeypatch.context() as patch:
         patch.setattr(fleet_promoting, "noted", lambda _: SimpleNamespace(behind=3))
         assert "this host does not have: 3: reach the hub" in ams.refused("fleet", "promote")

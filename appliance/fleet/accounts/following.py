@@ -11,7 +11,7 @@ import msgspec
 from appliance.domain.errors import FleetError, NotAnswered, OlderHub
 from appliance.fleet.accounts.sync_messages import LedgerRefusal, SyncAnswer, SyncRequest, subject
 from appliance.fleet.link.reading import Unreadable, read
-from appliance.store.queries import fleet_replica, fleet_state, fleet_terms
+from appliance.store.queries import fleet_conflicts, fleet_replica, fleet_state, fleet_terms
 from appliance.store.queries import node as node_row
 from appliance.store.queries.fleet_changes import Head
 from appliance.store.queries.fleet_replica import KeptAccount, KeptMember, KeptToken
@@ -152,6 +152,9 @@ async def write_changes(store: Store, changes: HubChanges, now: int) -> Written:
 async def _write(db: aiosqlite.Connection, changes: HubChanges, now: int) -> Written:
     alters, withdrawn = False, 0
     for kind in ("token", "account", "member"):
+        if changes.whole:
+            told = {id_: row.decode() for id_, row in changes.rows.get(kind, {}).items()}
+            await fleet_conflicts.drop_same(db, kind, told)
         gone = [id_ for id_, row in changes.rows.get(kind, {}).items() if row == GONE]
         if changes.whole:
             others = await fleet_replica.others(db, kind, changes.rows.get(kind, {}))

@@ -87,9 +87,14 @@ async def lead_on(db: aiosqlite.Connection, gen: int, base: Head) -> None:
     await db.execute("UPDATE fleet SET gen = ?, base_rev = ?, base_mark = ?", (gen, base.rev, base.mark))
 
 
-async def stand_by(db: aiosqlite.Connection) -> None:
-    """Notes that another host is the hub, and that nothing of it is followed yet."""
-    await db.execute("UPDATE fleet SET role = 'standby', acc_rev = 0, acc_mark = '', base_rev = 0, base_mark = ''")
+async def stand_by(db: aiosqlite.Connection, gen: int) -> None:
+    """Notes that another host is the hub of that generation, and that nothing of it is followed yet.
+
+    The generation is noted at once: the next one begins after it, even if this host has not followed it by then.
+    """
+    await db.execute(
+        "UPDATE fleet SET role = 'standby', gen = ?, acc_rev = 0, acc_mark = '', base_rev = 0, base_mark = ''", (gen,)
+    )
 
 
 async def put_heard(db: aiosqlite.Connection, heard: Moment) -> None:
