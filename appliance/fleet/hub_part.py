@@ -25,6 +25,7 @@ from appliance.fleet.hub.upkeep import HOUR_MS, HubFacts, HubUpkeep
 from appliance.fleet.hub.watch import HubWatch
 from appliance.fleet.joining.desk import JoinDesk
 from appliance.fleet.joining.leaving import LeaveDesk
+from appliance.fleet.joining.told_dialled import ToldDialled
 from appliance.fleet.link.link import NatsLink, hub_tls
 from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from appliance.config.settings import Settings
     from appliance.domain.clock import Clock
+    from appliance.fleet.accounts.sync_messages import SyncRequest
     from appliance.fleet.link.link import LinkState
     from appliance.fleet.membership.identity import HubSecrets, Membership
     from appliance.fleet.membership.roster import Roster
@@ -91,8 +93,7 @@ class HubPart:
 
         self.link = link("hub", JETSTREAM, plan.of_hub.hub_seed, self._changed)
         self.system = link("hub-system", "_INBOX_sys", plan.of_hub.system_seed, lambda _state: None)
-        self._roster = roster
-        self._store = store
+        self._roster, self._store = roster, store
         streams, disk = NatsStreams(self.link.jetstream), plan.state_dir
         self.fold = fold = Fold(store, streams, roster.present, lambda: shutil.disk_usage(disk).free)
         keys, names, leases = self._buckets()
@@ -103,7 +104,8 @@ class HubPart:
         self.trusting: Callable[[Membership], None] = lambda _membership: None  # what else goes by it
         steps = RotationSteps(lambda authority: self.upkeep.sign(authority), self._trust)
         self.rotation = HubRotation(FleetFolder(plan.state_dir), store, roster, clock, plan.of_hub, steps)
-        self.ledger = SyncLedger(store, plan.gen, self.claims.name, plan.base, self.rotation.told)
+        self.dialled = ToldDialled(store, roster)
+        self.ledger = SyncLedger(store, plan.gen, self.claims.name, plan.base, self._told)
         control = HubControl(HubFiles(place), nats_program.find, self.system)
         self.upkeep = HubUpkeep(store, facts, control, clock)
         self.watch = HubWatch(control, facts.server_name, self.upkeep.put_out, clock)
@@ -132,6 +134,10 @@ class HubPart:
         self.upkeep.trust(membership, of_hub)
         self._joining.trust(membership, of_hub)
         self.trusting(membership)
+
+    async def _told(self, sender: str, asked: SyncRequest) -> tuple[str, bytes]:
+        await self.dialled.note(sender, asked.dialled)
+        return await self.rotation.told(sender, asked)
 
     def _changed(self, state: LinkState) -> None:
         if state.connected:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from appliance.domain.errors import CutOff, FleetError, OlderHub, StoreUnavailable
 from appliance.fleet.accounts.following import read_changes, write_changes
+from appliance.fleet.accounts.sync_messages import SyncRequest
 from appliance.store.queries import fleet_state
 from appliance.store.queries.fleet_changes import Head
 
@@ -51,7 +52,10 @@ class Authorities(Protocol):
 
 
 class Replica:
-    """Keeps this exit's accounts equal to the hub's: asks when a beat says that they differ, and now and then."""
+    """Keeps this exit's accounts equal to the hub's: asks when a beat says that they differ, and now and then.
+
+    `dialled`: returns what is told with it, see SyncRequest.
+    """
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class Replica:
         clock: Clock,
         reactions: Reactions,
         authorities: Authorities | None = None,
+        dialled: Callable[[], str] = lambda: "",
     ) -> None:
         self._link = link
         self._store = store
@@ -68,6 +73,7 @@ class Replica:
         self._clock = clock
         self._reactions = reactions
         self._authorities = authorities
+        self._dialled = dialled
         self._gen = 0
         self._at = Head(0, "")
         self._behind = True
@@ -145,8 +151,9 @@ class Replica:
 
     async def _follow(self) -> None:
         asked = self._clock.now()
-        marks = ("", "") if self._authorities is None else self._authorities.marks()
-        changes = await read_changes(self._link, self._node_id, self._gen, self._at, marks)
+        ca, of_hub = ("", "") if self._authorities is None else self._authorities.marks()
+        told = SyncRequest(ca=ca, of_hub=of_hub, dialled=self._dialled())
+        changes = await read_changes(self._link, self._node_id, self._gen, self._at, told)
         if changes.rows or changes.whole or (changes.gen, changes.at) != (self._gen, self._at):
             try:
                 written = await write_changes(self._store, changes, asked.wall_ms)

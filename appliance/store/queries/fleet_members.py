@@ -78,5 +78,8 @@ async def follow(db: aiosqlite.Connection, node_id: str) -> None:
 
 
 async def put_dialled(db: aiosqlite.Connection, node_id: str, dialled: str) -> None:
-    """Notes where a host is dialled, if that is not known yet."""
-    await db.execute("UPDATE fleet_members SET dialled = ? WHERE id = ? AND dialled = ''", (dialled, node_id))
+    """Notes where a host, a hub or standby, is dialled; "": that is as it was."""
+    await db.execute(
+        "UPDATE fleet_members SET dialled = ? WHERE id = ? AND dialled <> ? AND role <> 'spoke' AND ? <> ''",
+        (dialled, node_id, dialled, dialled),
+    )
