@@ -37,7 +37,7 @@ class HubChanges:
     """Holds rows of the hub, by kind and id, as JSON, or `null`; `whole`: they are all that it has.
 
     `at`: the change up to which they are. `claims`, `authorities`: see SyncAnswer. `told`: what is told with
-    each question, see SyncRequest.
+    each question, see SyncRequest. `stored`: the generation of what it has in its store; 0 behind the first page.
     """
 
     gen: int
@@ -47,6 +47,7 @@ class HubChanges:
     claims: str = ""
     authorities: tuple[str, bytes] = ("", b"")
     told: SyncRequest = NOTHING_TOLD
+    stored: int = 0
 
     def take(self, answer: SyncAnswer) -> None:
         """Adds a page: what it says is newer than what is there."""
@@ -65,7 +66,7 @@ async def read_changes(
     `gen`: the newest generation that was seen; an older hub is not followed: raises OlderHub.
     """
     for _ in range(STARTS):
-        found = HubChanges(gen, known, told=told)
+        found = HubChanges(gen, known, told=told, stored=gen)
         if await _read_after(link, node_id, found):
             return found
         found = HubChanges(gen, Head(0, ""), whole=True, told=told)
@@ -79,11 +80,11 @@ async def read_changes(
 async def _read_after(link: HubLink, node_id: str, found: HubChanges) -> bool:
     """Adds all changes after what was found. Returns whether the hub knows that."""
     while True:
-        asked = msgspec.structs.replace(found.told, after=found.at.rev, mark=found.at.mark)
+        asked = msgspec.structs.replace(found.told, after=found.at.rev, mark=found.at.mark, gen=found.stored)
         answer = await _ask(link, node_id, asked, found.gen)
         if answer.anew:
             return False
-        found.gen, found.at = answer.gen, Head(answer.rev, answer.mark)
+        found.gen, found.at, found.stored = answer.gen, Head(answer.rev, answer.mark), 0
         found.take(answer)
         if not answer.more:
             return True

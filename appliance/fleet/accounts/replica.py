@@ -54,7 +54,8 @@ class Authorities(Protocol):
 class Replica:
     """Keeps this exit's accounts equal to the hub's: asks when a beat says that they differ, and now and then.
 
-    `dialled`: returns what is told with it, see SyncRequest.
+    `dialled`: returns what is told with it, see SyncRequest. `tells_at_once`: whether it asks again when it has
+    written what is new, so that the hub knows of it.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Replica:
         self._new_members = False  # that are not told of yet
         self._new_terms: str | None = None
         self._fault = ""  # as last logged
+        self.tells_at_once = False  # see above
         self.heard: Moment | None = None  # when the ledger last said that this exit has all changes
 
     async def load(self) -> None:
@@ -161,6 +163,7 @@ class Replica:
                 self._at = Head(0, "")  # read everything next time
                 raise
             self._gen, self._at = changes.gen, changes.at
+            self._behind |= self.tells_at_once
             if written.withdrawn:
                 log.warning("accounts that the hub does not have are out of use here: %d", written.withdrawn)
             if written.alters:

@@ -71,14 +71,20 @@ async def follow_to(db: aiosqlite.Connection, gen: int, rev: int, mark: str) -> 
     await db.execute("UPDATE fleet SET gen = ?, acc_rev = ?, acc_mark = ?", (gen, rev, mark))
 
 
-async def lead(db: aiosqlite.Connection) -> None:
+async def lead(db: aiosqlite.Connection, gen: int) -> None:
     """Begins a generation, of which this host is the hub: it has what it has followed of the one before."""
     await db.execute(
         """
-        UPDATE fleet SET role = 'hub', gen = gen + 1,
+        UPDATE fleet SET role = 'hub', gen = ?,
             base_rev = acc_rev, base_mark = acc_mark, acc_rev = 0, acc_mark = ''
-        """
+        """,
+        (gen,),
     )
+
+
+async def lead_on(db: aiosqlite.Connection, gen: int, base: Head) -> None:
+    """Begins a generation, of which this host is the hub, as it was of the one before. `base`: its last change."""
+    await db.execute("UPDATE fleet SET gen = ?, base_rev = ?, base_mark = ?", (gen, base.rev, base.mark))
 
 
 async def stand_by(db: aiosqlite.Connection) -> None:
