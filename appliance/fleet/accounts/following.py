@@ -142,6 +142,7 @@ async def write_changes(store: Store, changes: HubChanges, now: int) -> Written:
                 raise FleetError("a newer generation has begun meanwhile")  # of which this host may be the hub
             written = await _write(db, changes, now)
             await fleet_state.follow_to(db, changes.gen, changes.at.rev, changes.at.mark)
+            await fleet_state.follow_role(db)
             if written.alters:
                 await node_row.request(db)
     except (sqlite3.IntegrityError, msgspec.MsgspecError, ValueError) as error:

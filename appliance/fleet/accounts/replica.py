@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from appliance.domain.errors import CutOff, FleetError, OlderHub, StoreUnavailable
+from appliance.domain.errors import CutOff, FleetError, NoResponder, NotAnswered, OlderHub, StoreUnavailable
 from appliance.fleet.accounts.following import read_changes, write_changes
 from appliance.fleet.accounts.sync_messages import SyncRequest
 from appliance.store.queries import fleet_state
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # while behind
+TRIES = 2  # after so many another hub is dialled: one that has left a cluster is not reached by way of the others
 ASK_S = 30.0  # at least so often, as beats may be lost, and so that it is known when the ledger was last heard
 STORED_MS = 60_000  # how old what the store has of that may be
 
@@ -33,7 +34,7 @@ class Reactions:
 
     `accounts`: as when an admin command has changed them, see Schedule.check_soon. `members`, `terms`: as the store
     has them now. `claims`: the ledger has lost what was claimed; everything is to be claimed again. `older`: the hub is
-    of an older generation; another one is to be looked for.
+    of an older generation, or leads nothing; another one is to be looked for.
     """
 
     accounts: Callable[[], None]
@@ -84,6 +85,7 @@ class Replica:
         self._new_members = False  # that are not told of yet
         self._new_terms: str | None = None
         self._fault = ""  # as last logged
+        self._unanswered = 0  # times that no hub has answered where this exit is connected
         self.tells_at_once = False  # see above
         self.heard: Moment | None = None  # when the ledger last said that this exit has all changes
 
@@ -144,10 +146,12 @@ class Replica:
             await self._follow()
         except (FleetError, StoreUnavailable) as error:
             self._behind = True
-            if isinstance(error, OlderHub):
+            self._unanswered += isinstance(error, NoResponder | NotAnswered)
+            if isinstance(error, OlderHub) or self._unanswered >= TRIES:
                 self._reactions.older()
             self._report(error)
             return False
+        self._unanswered = 0
         self._report(None)
         return True
 

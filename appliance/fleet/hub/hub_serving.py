@@ -80,8 +80,8 @@ class HubServing:
             return HubStanding("spoke")
         hubs = HubSet.of(members)
         cluster = hubs.since or 1 if hubs.is_cluster else 0
-        if row.role == "standby":
-            return HubStanding("standby", cluster=cluster)
+        if row.role == "standby":  # without a hub's secrets, which the hub tells, it runs no server yet
+            return HubStanding("standby", cluster=cluster if self._folder.has_hub_secrets else 0)
         leads = not cluster or (self._lead is not None and self._lead.leading.taken == row.gen)
         return HubStanding("hub", leads, row.gen if leads else 0, cluster)
 
@@ -193,10 +193,15 @@ class HubServing:
     async def _give_up(self, standing: HubStanding) -> None:
         await self._end_lead()
         await self._end_server()
-        if standing.role == "standby":  # it was the hub, which is another host now
-            files = HubFiles(hub_place(self._folder.path.parent))
-            if await asyncio.to_thread(files.config) is not None:
-                await asyncio.to_thread(files.remove)
+        if standing.role != "hub":  # it may have been one: another host is now
+            await asyncio.to_thread(self._remove_files, secrets=standing.role == "spoke")
+
+    def _remove_files(self, *, secrets: bool) -> None:
+        files = HubFiles(hub_place(self._folder.path.parent))
+        if files.config() is not None:
+            files.remove()
+        if secrets and self._folder.has_hub_secrets:
+            self._folder.forget_hub_secrets()
 
     async def _end_lead(self) -> None:
         if self._lead is not None:

@@ -92,6 +92,23 @@ async def stand_by(db: aiosqlite.Connection) -> None:
     await db.execute("UPDATE fleet SET role = 'standby', acc_rev = 0, acc_mark = '', base_rev = 0, base_mark = ''")
 
 
+async def follow_role(db: aiosqlite.Connection) -> None:
+    """Makes this host what its row among the members says that it is: a spoke, or a standby.
+
+    It is the hub by what it has done itself alone.
+    """
+    await db.execute(
+        """
+        UPDATE fleet SET role = (SELECT role FROM fleet_members WHERE id = node_id)
+        WHERE role <> 'hub' AND EXISTS (
+            SELECT 1 FROM fleet_members
+            WHERE id = node_id AND left_at IS NULL AND fleet_members.role IN ('standby', 'spoke')
+                AND fleet_members.role <> fleet.role
+        )
+        """
+    )
+
+
 async def put_heard(db: aiosqlite.Connection, heard: Moment) -> None:
     await db.execute(
         "UPDATE fleet SET heard_wall_ms = ?, heard_boot_ms = ?, heard_boot_id = ?",
