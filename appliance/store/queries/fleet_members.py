@@ -67,7 +67,7 @@ async def mark_left(db: aiosqlite.Connection, node_id: str, now: int) -> None:
 
     If it was one of several hubs, the others are other hubs than before.
     """
-    before = await _hubs(db)
+    before = await hubs(db)
     await db.execute("UPDATE fleet_members SET left_at = ? WHERE id = ? AND left_at IS NULL", (now, node_id))
     if is_cluster(before) and node_id in {each.id for each in before}:
         await _are_hubs_since(db, now)
@@ -93,7 +93,8 @@ async def set_hubs(db: aiosqlite.Connection, node_id: str, standbys: Collection[
     await _are_hubs_since(db, now)
 
 
-async def _hubs(db: aiosqlite.Connection) -> list[FleetMember]:
+async def hubs(db: aiosqlite.Connection) -> list[FleetMember]:
+    """Returns the hub and its standbys, in the order of joining."""
     return [each for each in await present(db) if each.role != "spoke"]
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.domain.clock import Moment
+from appliance.domain.fleet_member import is_cluster
+from appliance.store.queries import fleet_changes, fleet_members
 from appliance.store.queries.fleet_changes import Head
 
 if TYPE_CHECKING:
@@ -119,6 +121,23 @@ async def put_heard(db: aiosqlite.Connection, heard: Moment) -> None:
 async def put_kept(db: aiosqlite.Connection, gen: int, rev: int, mark: str) -> None:
     """Notes the last change of this hub's, in that generation, that a second hub is known to have."""
     await db.execute("UPDATE fleet SET kept_gen = ?, kept_rev = ?, kept_mark = ?", (gen, rev, mark))
+
+
+async def to_be_kept(db: aiosqlite.Connection) -> tuple[int, Head] | None:
+    """Returns the generation and the newest change, on one of several hubs: a second one is to have it; else None."""
+    found = await db.execute_fetchall("SELECT gen FROM fleet WHERE role = 'hub'")
+    row = next(iter(found), None)
+    if row is None or not is_cluster(await fleet_members.hubs(db)):
+        return None
+    return row["gen"], await fleet_changes.head(db)
+
+
+async def is_kept(db: aiosqlite.Connection, gen: int, change: Head) -> bool:
+    """Tells whether a second hub is known to have this change of this hub's."""
+    rows = await db.execute_fetchall(
+        "SELECT 1 FROM fleet WHERE kept_gen > ? OR (kept_gen = ? AND kept_rev >= ?)", (gen, gen, change.rev)
+    )
+    return bool(list(rows))
 
 
 async def kept_on(db: aiosqlite.Connection) -> str | None:
