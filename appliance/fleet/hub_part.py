@@ -19,6 +19,7 @@ from appliance.fleet.hub.rotation import HubRotation, RotationSteps
 from appliance.fleet.hub.upkeep import HOUR_MS
 from appliance.fleet.joining.desk import JoinDesk
 from appliance.fleet.joining.leaving import LeaveDesk
+from appliance.fleet.joining.told_dialled import ToldDialled
 from appliance.fleet.link.link import NatsLink, hub_tls
 from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from appliance.config.settings import Settings
     from appliance.domain.clock import Clock
+    from appliance.fleet.accounts.sync_messages import SyncRequest
     from appliance.fleet.hub.hub_server import HubServer
     from appliance.fleet.link.link import HubsOf, LinkState
     from appliance.fleet.membership.identity import HubSecrets, Membership
@@ -92,8 +94,9 @@ class HubPart:
         self.trusting: Callable[[Membership], None] = lambda _membership: None  # what else goes by it
         steps = RotationSteps(server.upkeep.sign, self._trust)
         self.rotation = HubRotation(FleetFolder(plan.state_dir), store, roster, clock, plan.of_hub, steps)
+        self.dialled = ToldDialled(store, roster)
         self.ledger = SyncLedger(
-            store, plan.gen, self.claims.name, plan.base, self.rotation.told, lambda node: _is_standby(roster, node)
+            store, plan.gen, self.claims.name, plan.base, self._told, lambda node: _is_standby(roster, node)
         )
         self._plan = plan
         self._joining = JoinDesk(store, plan.membership, server.upkeep.apply, clock, plan.of_hub)
@@ -118,6 +121,10 @@ class HubPart:
         self._server.trust(membership, of_hub)
         self._joining.trust(membership, of_hub)
         self.trusting(membership)
+
+    async def _told(self, sender: str, asked: SyncRequest) -> tuple[str, bytes]:
+        await self.dialled.note(sender, asked.dialled)
+        return await self.rotation.told(sender, asked)
 
     def _changed(self, state: LinkState) -> None:
         if state.connected:

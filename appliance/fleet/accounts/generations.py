@@ -46,7 +46,6 @@ async def begin(db: aiosqlite.Connection, dialled: str) -> int:
         raise Conflict("this host is not the standby of its fleet: wg-appliance fleet status shows which one is")
     await _lead(db, row.node_id, row.gen + 1)
     await fleet_members.put_dialled(db, row.node_id, dialled)
-    await _offer_only_what_is_lacking(db)
     return row.gen + 1
 
 
@@ -66,6 +65,7 @@ async def _lead(db: aiosqlite.Connection, node_id: str, gen: int) -> None:
     await fleet_state.lead(db, gen)
     await fleet_changes.record(db)  # before the members change, so that they are followed
     await fleet_members.lead(db, node_id)
+    await _offer_only_what_is_lacking(db)
 
 
 async def _offer_only_what_is_lacking(db: aiosqlite.Connection) -> None:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.config.own_ports import route_port
+from appliance.domain.fleet_member import LEAST_HUBS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from appliance.fleet.membership.identity import HubAddress
 
-LEAST_HUBS = 3
 COPIES = 3  # of a stream or bucket, however many hubs there are: one of them may be lost
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 

@@ -201,10 +201,15 @@ class HubServing:
     async def _give_up(self, standing: HubStanding) -> None:
         await self._end_lead()
         await self._end_server()
-        if standing.role == "standby":  # it was the hub, which is another host now
-            files = HubFiles(hub_place(self._folder.path.parent))
-            if await asyncio.to_thread(files.config) is not None:
-                await asyncio.to_thread(files.remove)
+        if standing.role != "hub":  # it may have been one: another host is now
+            await asyncio.to_thread(self._remove_files, secrets=standing.role == "spoke")
+
+    def _remove_files(self, *, secrets: bool) -> None:
+        files = HubFiles(hub_place(self._folder.path.parent))
+        if files.config() is not None:
+            files.remove()
+        if secrets and self._folder.has_hub_secrets:
+            self._folder.forget_hub_secrets()
 
     async def _end_lead(self) -> None:
         if self._lead is not None:

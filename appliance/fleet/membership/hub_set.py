@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.fleet.hub.cluster import LEAST_HUBS
+from appliance.domain.fleet_member import is_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,5 +32,5 @@ class HubSet:
 
     @property
     def is_cluster(self) -> bool:
-        """Tells whether their nats-servers are one cluster: there are enough, and each is known to the others."""
-        return len(self.hubs) >= LEAST_HUBS and all(each.dialled for each in self.hubs)
+        """Tells whether their nats-servers are one cluster."""
+        return is_cluster(self.hubs)
