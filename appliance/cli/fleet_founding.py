@@ -18,7 +18,7 @@ from appliance.domain.errors import Conflict, ConnectFailed, HostError
 from appliance.fleet.hub import authorities, certificates, nats_program
 from appliance.fleet.hub.config import invitation_inbox
 from appliance.fleet.hub.files import HubFiles, hub_place
-from appliance.fleet.hub_part import own_address
+from appliance.fleet.hub.hub_server import own_address
 from appliance.fleet.joining import founding
 from appliance.fleet.joining import token as join_token
 from appliance.fleet.link.hub_connection import HubConnection

@@ -117,7 +117,7 @@ async def _read(a: Admin, name: str, month: str, *, verify: bool, final: bool) -
 
     # One snapshot for lines and days: the server may count meanwhile.
     async with a.store.snapshot() as db:
-        await require_here(db)
+        await require_here(a, db)
         found = await _find(db, name, month, a.clock)
         if verify:
             await _verify(db, found.account, found.own)

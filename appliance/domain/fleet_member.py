@@ -15,6 +15,7 @@ class FleetMember(msgspec.Struct, frozen=True):
 
     `nkey`: with which it signs on to the hubs, as NATS writes public keys. `xkey`: X25519, with which rpc is sealed.
     `dialled`: where others dial a hub or a standby, as HOST:PORT; "": of one that is neither, or not told yet.
+    `hub_since`: since when the hubs are those that they are, in ms; 0: of a host that has not been one of several.
     """
 
     id: str  # nod_ and 24 hexadecimal digits, for as long as its state directory lives
@@ -26,3 +27,4 @@ class FleetMember(msgspec.Struct, frozen=True):
     joined_at: int
     left_at: int | None = None
     dialled: str = ""
+    hub_since: int = 0

@@ -11,9 +11,11 @@ from appliance.domain.errors import FleetError, HostError, StoreUnavailable
 from appliance.sessions.stopping import wait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
+    from typing import Any
 
     from appliance.config.load import Settings
+    from appliance.fleet.hub.hub_serving import HubServing
     from appliance.server.fleet_assembly import FleetPart
     from appliance.server.served_exit import ServedExit
 
@@ -45,23 +47,40 @@ class FleetMembership:
         """
         while not stopping.is_set():
             if self._here.state.in_fleet:
-                try:
-                    await self._take_part(stopping)
-                except* (FleetError, HostError, StoreUnavailable) as errors:
-                    for error in errors.exceptions:
-                        log.error("this host takes no part in its fleet, until it is tried again: %s", error)
-                    await wait(stopping, RETRY_S)
-                except* Exception as errors:  # what another host has sent is no reason for this one to end
-                    log.error("this host takes no part in its fleet, until it is tried again", exc_info=errors)
-                    await wait(stopping, RETRY_S)
+                await self._tried(self._be_member(stopping), stopping)
             await wait(stopping, LOOK_S)
 
-    async def _take_part(self, stopping: asyncio.Event) -> None:
+    async def _tried(self, work: Coroutine[Any, Any, None], stopping: asyncio.Event) -> None:
+        """Waits after a fault, until it is to be tried again."""
+        try:
+            await work
+        except* (FleetError, HostError, StoreUnavailable) as errors:
+            for error in errors.exceptions:
+                log.error("this host takes no part in its fleet, until it is tried again: %s", error)
+            await wait(stopping, RETRY_S)
+        except* Exception as errors:  # what another host has sent is no reason for this one to end
+            log.error("this host takes no part in its fleet, until it is tried again", exc_info=errors)
+            await wait(stopping, RETRY_S)
+
+    async def _be_member(self, stopping: asyncio.Event) -> None:
+        """Takes part, while the host is in the fleet; its nats-server, if it has one, runs all that time."""
         await asyncio.to_thread(_import_part)  # takes a second, and several on a slow host: the exit goes on meanwhile
+        from appliance.server import fleet_build
+
+        serving, ended = await fleet_build.serving(self._here), asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(serving.run(ended), name="the hub's server")
+            try:
+                while self._here.state.in_fleet and not stopping.is_set():
+                    await self._tried(self._take_part(serving, stopping), stopping)
+            finally:
+                ended.set()
+
+    async def _take_part(self, serving: HubServing, stopping: asyncio.Event) -> None:
         from appliance.fleet.status.collector import FleetCollector
         from appliance.server import fleet_build
 
-        built = await fleet_build.build(self._here)
+        built = await fleet_build.build(self._here, serving)
         if built is None:
             return
         part, hub = built
@@ -77,10 +96,8 @@ class FleetMembership:
             await part.end()
 
     async def _run(self, part: FleetPart, stopping: asyncio.Event) -> None:
-        ending, ended = asyncio.Event(), asyncio.Event()
+        ending = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            for name, run in part.servers().items():
-                group.create_task(run(ended), name=name)
             endless = [group.create_task(each(), name=name) for name, each in part.endless().items()]
             tasks = [group.create_task(run(ending), name=name) for name, run in part.tasks().items()]
             await part.connect()
@@ -96,7 +113,6 @@ class FleetMembership:
             with suppress(TimeoutError):
                 async with asyncio.timeout(ENDS_WITHIN_S):
                     await part.disconnect()
-            ended.set()
 
 
 def _import_part() -> None:

@@ -92,6 +92,9 @@ def test_the_standby_takes_over_and_the_old_hub_stands_by(three: WholeFleet, sho
     hub.admin("account", "create", "unseen")
     hub.lose_host()
     assert client.address_seen() == spoke.host.ip
+    named = f"if {hub.name} is lost, wg-appliance fleet promote on {standby.name} makes that host the hub"
+    until(lambda: named in spoke.attempt("fleet", "invite").stderr, "the spoke names the standby")
+    assert named in spoke.admin("fleet", "status")
     said = standby.attempt("fleet", "promote", check=True).stderr
     show(next(line for line in said.splitlines() if "this host is the hub of generation 2 now" in line))
     left = [standby, spoke]

@@ -116,7 +116,8 @@ def test_what_the_first_version_does_not_tell_is_known_to_be_missing() -> None:
     mark = read(b'{"batch":9,"mark":"m","upto":1}', ReportMark)
     assert (mark.sessions, mark.sum_v) == (0, 0)
     assert read(b'{"token":"wga_1"}', UsageOfAccount).for_account == ""
-    assert read(MEMBER.encode(), KeptMember).member().dialled == ""
+    known = read(MEMBER.encode(), KeptMember).member()
+    assert (known.dialled, known.hub_since) == ("", 0)
 
 
 class Needed(NamedTuple):
@@ -140,7 +141,7 @@ FACTS = SessionFacts(
     expires_at=AT,
     quota=QUOTA,
 )
-STANDBY = FleetMember(NODE, "ams1", "ams", "spoke", "U", b"x", 1, None, "192.0.2.2:7422")
+STANDBY = FleetMember(NODE, "ams1", "ams", "spoke", "U", b"x", 1, None, "192.0.2.2:7422", AT)
 
 TO_THE_FIRST = [
     Needed(

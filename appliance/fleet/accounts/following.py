@@ -36,7 +36,7 @@ class HubChanges:
     """Holds rows of the hub, by kind and id, as JSON, or `null`; `whole`: they are all that it has.
 
     `at`: the change up to which they are. `claims`, `authorities`: see SyncAnswer. `marks`: what this exit has
-    of the latter, see SyncRequest.
+    of the latter, see SyncRequest. `stored`: the generation of what it has in its store; 0 behind the first page.
     """
 
     gen: int
@@ -46,6 +46,7 @@ class HubChanges:
     claims: str = ""
     authorities: tuple[str, bytes] = ("", b"")
     marks: tuple[str, str] = ("", "")
+    stored: int = 0
 
     def take(self, answer: SyncAnswer) -> None:
         """Adds a page: what it says is newer than what is there."""
@@ -64,7 +65,7 @@ async def read_changes(
     `gen`: the newest generation that was seen; an older hub is not followed: raises OlderHub.
     """
     for _ in range(STARTS):
-        found = HubChanges(gen, known, marks=marks)
+        found = HubChanges(gen, known, marks=marks, stored=gen)
         if await _read_after(link, node_id, found):
             return found
         found = HubChanges(gen, Head(0, ""), whole=True, marks=marks)
@@ -79,11 +80,11 @@ async def _read_after(link: HubLink, node_id: str, found: HubChanges) -> bool:
     """Adds all changes after what was found. Returns whether the hub knows that."""
     while True:
         ca, of_hub = found.marks
-        asked = SyncRequest(found.at.rev, found.at.mark, ca=ca, of_hub=of_hub)
+        asked = SyncRequest(found.at.rev, found.at.mark, ca=ca, of_hub=of_hub, gen=found.stored)
         answer = await _ask(link, node_id, asked, found.gen)
         if answer.anew:
             return False
-        found.gen, found.at = answer.gen, Head(answer.rev, answer.mark)
+        found.gen, found.at, found.stored = answer.gen, Head(answer.rev, answer.mark), 0
         found.take(answer)
         if not answer.more:
             return True

@@ -11,6 +11,7 @@ import msgspec
 
 from appliance.domain.errors import FleetError, StoreUnavailable
 from appliance.fleet.accounts.sync_messages import LedgerRefusal, Row, SyncAnswer, SyncRequest
+from appliance.fleet.hub.lead import Change
 from appliance.fleet.link.reading import Unreadable, read
 from appliance.fleet.link.wire import PREFIX
 from appliance.sessions.stopping import wait
@@ -66,6 +67,7 @@ class SyncLedger:
     """Answers `sync` from the hub's store. `gen`: the fleet's generation.
 
     `claims`: names what remembers the claims, `base`: see SyncAnswer. `authorities`: see HubRotation.told.
+    `is_standby`: whether a member is another hub of several, or to be one.
     """
 
     def __init__(
@@ -75,13 +77,17 @@ class SyncLedger:
         claims: Callable[[], Awaitable[str]] | None = None,
         base: Head = NOTHING,
         authorities: Callable[[str, SyncRequest], Awaitable[tuple[str, bytes]]] | None = None,
+        is_standby: Callable[[str], bool] = lambda _node: False,
     ) -> None:
         self._store = store
         self._gen = gen
         self._base = base.rev, base.mark
         self._claims = claims
         self._authorities = authorities
+        self._is_standby = is_standby
         self._head = Head(0, "")
+        self.told: Change | None = None  # the newest of this hub's changes that a standby has in its store
+        self.heard: Callable[[], None] = lambda: None  # called when that is another one
 
     @property
     def position(self) -> tuple[int, int]:
@@ -112,11 +118,19 @@ class SyncLedger:
         if asked.all_after is not None:
             answer = await self._everything(asked.all_after)
         else:
-            answer = await self._changes(Head(asked.after, asked.mark))
+            after = Head(asked.after, asked.mark)
+            answer = await self._changes(after)
+            if not answer.anew and asked.gen == self._gen and self._is_standby(sender):
+                self._note(after)
             if self._authorities is not None:
                 told = await self._authorities(sender, asked)
                 answer = msgspec.structs.replace(answer, authorities=told)
         return msgspec.json.encode(answer)
+
+    def _note(self, after: Head) -> None:
+        if self.told is None or after.rev > self.told.rev:
+            self.told = Change(self._gen, after.rev, after.mark)
+            self.heard()
 
     async def _changes(self, after: Head) -> SyncAnswer:
         claims = "" if self._claims is None else await self._claims()

@@ -51,7 +51,10 @@ class Authorities(Protocol):
 
 
 class Replica:
-    """Keeps this exit's accounts equal to the hub's: asks when a beat says that they differ, and now and then."""
+    """Keeps this exit's accounts equal to the hub's: asks when a beat says that they differ, and now and then.
+
+    `tells_at_once`: whether it asks again when it has written what is new, so that the hub knows of it.
+    """
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class Replica:
         self._new_members = False  # that are not told of yet
         self._new_terms: str | None = None
         self._fault = ""  # as last logged
+        self.tells_at_once = False  # see above
         self.heard: Moment | None = None  # when the ledger last said that this exit has all changes
 
     async def load(self) -> None:
@@ -154,6 +158,7 @@ class Replica:
                 self._at = Head(0, "")  # read everything next time
                 raise
             self._gen, self._at = changes.gen, changes.at
+            self._behind |= self.tells_at_once
             if written.withdrawn:
                 log.warning("accounts that the hub does not have are out of use here: %d", written.withdrawn)
             if written.alters:

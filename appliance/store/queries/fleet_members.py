@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
-_SELECT = "SELECT id, name, region, role, nkey, xkey, joined_at, left_at, dialled FROM fleet_members"
+_SELECT = "SELECT id, name, region, role, nkey, xkey, joined_at, left_at, dialled, hub_since FROM fleet_members"
 
 
 def _member(row: sqlite3.Row) -> FleetMember:
@@ -47,15 +47,15 @@ async def put(db: aiosqlite.Connection, member: FleetMember) -> None:
     """
     await db.execute(
         """
-        INSERT INTO fleet_members (id, name, region, role, nkey, xkey, joined_at, left_at, dialled)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+        INSERT INTO fleet_members (id, name, region, role, nkey, xkey, joined_at, left_at, dialled, hub_since)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (id) DO UPDATE SET name = excluded.name, region = excluded.region, role = excluded.role,
             nkey = excluded.nkey, xkey = excluded.xkey, joined_at = excluded.joined_at, left_at = excluded.left_at,
-            dialled = excluded.dialled
+            dialled = excluded.dialled, hub_since = excluded.hub_since
         """,
         (
             *(member.id, member.name, member.region, member.role),
-            *(member.nkey, member.xkey, member.joined_at, member.left_at, member.dialled),
+            *(member.nkey, member.xkey, member.joined_at, member.left_at, member.dialled, member.hub_since),
         ),
     )
 
