@@ -61,7 +61,7 @@ def forget(config_file: Path | None, name: str, *, yes: bool, as_json: bool) -> 
 
 async def _forget(a: Admin, member: FleetMember) -> FreedClaims | None:
     """Returns what was freed; None: the server does not run, or could not yet. Raises HostError: nothing is done."""
-    async with a.store.write() as db:
+    async with a.write() as db:
         number = await fleet_partings.note(db, member.id, fleet_partings.FORGOTTEN, a.now)
         if number is None:
             raise HostError("too much is still to be asked of other hosts: wg-appliance fleet status shows who is away")

@@ -42,6 +42,7 @@ def promote(config_file: Path | None, *, force: bool) -> None:
             raise HostError("this host lacks a hub's secrets: take it out of the fleet, and join anew as the standby")
         require_free(str(a.settings.fleet.listen))
         await _require_hub_gone(a, membership, force=force)
+        _require_followed(row, force=force)
         _require_all_followed(noted(a), force=force)
         await _say_terms(a)
         began = a.clock.host.now().boot_ms
@@ -94,6 +95,16 @@ async def _require_hub_gone(a: Admin, membership: Membership, *, force: bool) ->
                 f"all the same, and it becomes the standby: {FORCE}"
             )
         output.remark(f"{there}: it becomes the standby as soon as it reaches this host")
+
+
+def _require_followed(row: FleetRow, *, force: bool) -> None:
+    """Raises Conflict if this host has nothing of the hub's generation yet: it has just yielded, or joined."""
+    if row.acc_rev:
+        return
+    lost = f"this host has followed no change of generation {row.gen} yet"
+    if not force:
+        raise Conflict(f"{lost}: reach the hub until it has, or lose the generation's changes: {FORCE}")
+    output.remark(f"lost, unless the old hub comes back and fleet conflicts lists them: {lost}")
 
 
 def _require_all_followed(status: FleetStatus | None, *, force: bool) -> None:

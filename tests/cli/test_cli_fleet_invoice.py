@@ -30,7 +30,7 @@ def books(wga: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Books:
     with closing(sqlite3.connect(wga.state.store)) as db, db:
         db.execute("INSERT INTO fleet (only_row, role, node_id, gen) VALUES (1, 'hub', 'nod_1', 1)")
         db.executemany(
-            "INSERT INTO fleet_members VALUES (?, ?, ?, ?, ?, zeroblob(32), 1, ?, '')",
+            "INSERT INTO fleet_members VALUES (?, ?, ?, ?, ?, zeroblob(32), 1, ?, '', 0)",
             [
                 ("nod_1", "fra1", "fra", "hub", "U1", None),
                 ("nod_2", "ams1", "ams", "spoke", "U2", None),
