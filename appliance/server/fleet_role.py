@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LEADING_LOOKS = 6  # one in so many looks is made by a hub that leads for certain
 LOOK_S = 5.0  # how soon a hub that was replaced notices that its successor can be reached
 
 
@@ -97,10 +98,15 @@ class FleetRole:
     async def watch(
         self, membership: Callable[[], Membership], leads: Callable[[], bool], stopping: asyncio.Event
     ) -> None:
-        """Looks again and again, until `stopping`. On a hub. `leads`: no other hub does for certain."""
+        """Looks again and again, until `stopping`. On a hub. `leads`: no other hub of several does for certain.
+
+        One that was taken for lost with the others may have been made the hub by hand all the same.
+        """
+        looks = 0
         while not stopping.is_set():
             await wait(stopping, LOOK_S)
-            if leads():
+            looks += 1
+            if leads() and looks % LEADING_LOOKS:
                 continue
             with suppress(StoreUnavailable):  # the tick says so
                 await self.yield_if_replaced(membership())

@@ -135,6 +135,27 @@ def test_each_fault_is_named_with_what_mends_it(
     assert bool(found.mend) == (status != "ok")
 
 
+ROUTES = (("192.0.2.2:7423", True), ("192.0.2.3:7423", False))
+
+
+@pytest.mark.parametrize(
+    ("agreed", "routes", "status", "says"),
+    [
+        (None, (), "ok", "this host is not one of several hubs"),
+        (True, (ROUTES[0], ROUTES[0]), "ok", "the other 2 hubs answer, and it is known which one leads"),
+        (True, ROUTES, "warning", "192.0.2.3:7423 does not answer, where hubs dial each other"),
+        (False, ROUTES, "failed", "no majority of the hubs says which one leads (192.0.2.3:7423 does not answer)"),
+    ],
+)
+def test_hubs_reach_each_other(
+    agreed: bool | None, routes: tuple[tuple[str, bool], ...], status: str, says: str
+) -> None:
+    """On the port beside that of the members; where too few do, accounts cannot be changed."""
+    found = fleet.hubs(replace(stands(agreed=agreed), role="standby", routes=routes))
+    assert found.status.value == status
+    assert found.what.startswith(says)
+
+
 def test_a_hub_that_is_away_has_a_standby() -> None:
     """It is named with the command that makes it the hub, whatever keeps this host from the hub."""
     for why in (None, "its nats-server lets this host in, and does not answer"):

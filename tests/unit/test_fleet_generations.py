@@ -120,7 +120,7 @@ def test_a_hub_that_has_just_yielded_begins_the_generation_after_that_one(tmp_pa
             newer = await promoted(one, standby)
             async with one.store.write() as db:
                 await generations.yield_to(db, newer, 9)
-                assert await generations.begin(db, "a:1") == newer.number + 1
+                assert await generations.begin(db, "a:1", 9) == newer.number + 1
 
     asyncio.run(story())
 
@@ -138,7 +138,7 @@ def test_a_generation_that_began_with_nothing_of_the_one_before_has_all_of_that_
             old = one.store
             async with old.write() as db:
                 await generations.yield_to(db, newer, 9)
-                assert await generations.begin(db, "a:1") == 3
+                assert await generations.begin(db, "a:1", 9) == 3
                 assert await fleet_conflicts.everything(db) == []  # "unseen" is here still, and the fleet's again
             async with standby.store.write() as db:
                 await accounts.insert(db, Account("acc_late", "late", Tier.FREE, disabled=False, created_at=1))

@@ -245,6 +245,7 @@ def test_metrics_of_presence() -> None:
     lines = {line for line in lines if "_bucket" not in line and "_created" not in line}
     assert lines == {
         "wg_appliance_fleet_connected 0.0",
+        "wg_appliance_fleet_quorum 0.0",
         'wg_appliance_fleet_node_alive{node="ams1"} 1.0',
         'wg_appliance_fleet_node_alive{node="here"} 1.0',
         'wg_appliance_fleet_node_alive{node="sin1"} 0.0',

@@ -9,6 +9,7 @@ import pytest
 
 from appliance.domain.fleet_member import FleetMember
 from appliance.fleet.accounts import generations
+from appliance.fleet.accounts.generations import Generation
 from appliance.fleet.membership.hub_set import HubSet
 from appliance.fleet.membership.identity import FleetFolder, HubSecrets
 from appliance.store.database import Store
@@ -197,13 +198,30 @@ def test_a_hub_that_is_promoted_without_the_others_goes_on_alone(tmp_path: Path)
     async def body(db: aiosqlite.Connection) -> None:
         await become_hubs(db, AMS, LIS)
         await db.execute("UPDATE fleet SET role = 'standby', node_id = ?, gen = 4", (AMS,))
-        assert await generations.begin(db, "ams.example.net:7422", NOW + 9) == 5
+        assert await generations.begin(db, "ams.example.net:7422", NOW + 9) == 4 + generations.BY_HAND
         found = await hubs(db)
         assert [(each.id, each.role, each.dialled) for each in found.hubs] == [(AMS, "hub", "ams.example.net:7422")]
         assert found.since == NOW + 9
         await fleet_members.set_hubs(db, AMS, [LIS], NOW + 10)
         await db.execute("UPDATE fleet SET role = 'standby', node_id = ?", (LIS,))
-        assert await generations.begin(db, "lis.example.net:7422", NOW + 11) == 6
+        assert await generations.begin(db, "lis.example.net:7422", NOW + 11) == 5 + generations.BY_HAND
         assert [(each.id, each.role) for each in (await hubs(db)).hubs] == [(LIS, "hub"), (AMS, "standby")]
+
+    on_a_store(tmp_path, body)
+
+
+@pytest.mark.parametrize(("newer", "role"), [(5, "standby"), (3 + generations.BY_HAND, "spoke")])
+def test_a_hub_that_was_taken_for_lost_with_another_is_a_spoke_when_it_yields(
+    tmp_path: Path, newer: int, role: Role
+) -> None:
+    """Also where the two have begun a generation meanwhile; one that is replaced by another of them stands by."""
+
+    async def body(db: aiosqlite.Connection) -> None:
+        await become_hubs(db, AMS, LIS)
+        await db.execute("UPDATE fleet SET gen = 4")
+        await generations.yield_to(db, Generation(newer, fleet_changes.Head(0, "")), NOW)
+        row = await fleet_state.read(db)
+        assert row is not None
+        assert row.role == role
 
     on_a_store(tmp_path, body)

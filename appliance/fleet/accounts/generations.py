@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from appliance.fleet.membership.identity import HubAddress
 
 DIAL_S, ANSWER_S = 4.0, 3.0
+# How far a generation is ahead that is begun by hand as all other hubs are lost: if they are not, they may have begun
+# others meanwhile, and yield all the same.
+BY_HAND = 100
 NOTHING = Head(0, "")
 
 
@@ -49,11 +52,12 @@ async def begin(db: aiosqlite.Connection, dialled: str, now: int) -> int:
     if row is None or row.role != "standby":
         raise Conflict("this host is not the standby of its fleet: wg-appliance fleet status shows which one is")
     were_several = is_cluster(await fleet_members.hubs(db))
-    await _lead(db, row.node_id, row.gen + 1)
+    generation = row.gen + (BY_HAND if were_several else 1)
+    await _lead(db, row.node_id, generation)
     await fleet_members.put_dialled(db, row.node_id, dialled)
     if were_several:
         await fleet_members.set_hubs(db, row.node_id, (), now)
-    return row.gen + 1
+    return generation
 
 
 async def take_lead(db: aiosqlite.Connection, gen: int) -> None:
@@ -86,6 +90,9 @@ async def _offer_only_what_is_lacking(db: aiosqlite.Connection) -> None:
 async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int:
     """Makes this host, a hub, the standby of a newer generation's. Returns how many of its changes that one lacks.
 
+    Where that one was begun by hand, as several hubs were lost of which this is one, it is a spoke: it runs no server
+    any more with which the others could say that one of them leads.
+
     They are kept as conflicts. Which they are is not known if this store was rolled back to before that one began, or
     if there was another generation between the two. One that had followed nothing of this host's lacks all that is
     recorded; what it has all the same is dropped from the conflicts once this host follows it.
@@ -99,6 +106,8 @@ async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int
     await fleet_state.stand_by(db, newer.number)
     if row is not None:
         await fleet_members.follow(db, row.node_id)
+        if newer.number - row.gen >= BY_HAND // 2:
+            await fleet_state.be_spoke(db)
     return len(lacking)
 
 

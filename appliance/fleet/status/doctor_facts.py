@@ -31,4 +31,5 @@ def standing(noted: NotedStatus | None, now: Moment) -> FleetStanding | None:
         behind=status.behind,
         failure=status.failure,
         taken=(status.taken, status.taken_of),
+        agreed=status.quorum if status.hubs_since else None,
     )

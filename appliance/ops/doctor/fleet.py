@@ -44,7 +44,8 @@ class FleetStanding:
     `cut_off_since`: wall ms; `failure`: what keeps it from the hub, such as that the hub has forgotten it; `unsent`:
     sessions with changes that no hub has. `standby`: its name, and whether it is alive; None: the fleet has none.
     `behind`: how many changes of accounts this host lacks. `taken`: how many keys and names of this host's devices
-    other exits have too, and some of these devices.
+    other exits have too, and some of these devices. `agreed`: of one of several hubs, whether a majority says which one
+    leads; None: this host is none.
     """
 
     alone: str | None
@@ -55,6 +56,7 @@ class FleetStanding:
     behind: int = 0
     failure: str | None = None
     taken: tuple[int, tuple[str, ...]] = (0, ())
+    agreed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class HubPort:
 class FleetFacts:
     """Holds what the checks need. `hubs`: the addresses that are dialled; `hub_port`: of a host that is a hub.
 
+    `routes`: of one of several hubs, where it dials each other one, and whether that answers.
     `standing`: None: no server that runs has noted it lately. `certificates`: None: only root can read them.
     `conflicts`: how many changes of this host's the fleet took back; None: the store could not be read.
     """
@@ -91,6 +94,7 @@ class FleetFacts:
     certificates: tuple[CertificateDates, ...] | None
     hub_port: HubPort | None = None
     conflicts: int | None = None
+    routes: tuple[tuple[str, bool], ...] = ()
 
 
 def hub(facts: FleetFacts) -> Finding:
@@ -237,6 +241,22 @@ def standby(facts: FleetFacts) -> Finding:
     return ok(name, f"{other} can take this host's place")
 
 
+def hubs(facts: FleetFacts) -> Finding:
+    """Checks, on one of several hubs, whether the others are reached, and a majority says which one leads."""
+    name = "fleet-hubs"
+    if facts.standing is None or facts.standing.agreed is None:
+        return ok(name, "this host is not one of several hubs")
+    silent = [address for address, answers in facts.routes if not answers]
+    if not facts.standing.agreed:
+        where = f" ({', '.join(silent)} does not answer)" if silent else ""
+        what = f"no majority of the hubs says which one leads{where}: accounts cannot be changed for certain"
+        return failed(name, what, f"{STATUS}; on each other hub: wg-appliance doctor")
+    if silent:
+        mend = f"let it through, there and at its provider; there: systemctl status {HUB_UNIT}"
+        return warning(name, f"{', '.join(silent)} does not answer, where hubs dial each other", mend)
+    return ok(name, f"the other {len(facts.routes)} hubs answer, and it is known which one leads")
+
+
 def conflicts(facts: FleetFacts) -> Finding:
     """Checks whether changes that this host made as the hub are still to be made again on the hub that replaced it."""
     name = "fleet-conflicts"
@@ -270,6 +290,7 @@ CHECKS: Sequence[Callable[[FleetFacts], Finding]] = (
     port,
     nodes,
     standby,
+    hubs,
     conflicts,
     devices,
 )

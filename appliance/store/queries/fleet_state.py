@@ -99,6 +99,11 @@ async def stand_by(db: aiosqlite.Connection, gen: int) -> None:
     )
 
 
+async def be_spoke(db: aiosqlite.Connection) -> None:
+    """Notes that this host is none of the hubs any more."""
+    await db.execute("UPDATE fleet SET role = 'spoke'")
+
+
 async def follow_role(db: aiosqlite.Connection) -> None:
     """Makes this host what its row among the members says that it is: a spoke, or a standby.
 
