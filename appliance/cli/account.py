@@ -43,7 +43,7 @@ def create(config_file: Path | None, name: str, tier: str, as_json: bool) -> Non
     """Create an account."""
 
     async def work(a: Admin) -> tuple[Account, str]:
-        async with a.store.write() as db:
+        async with a.write() as db:
             await kept_accounts.require_here(a, db)
             if await rows.by_name(db, name) is not None:
                 raise Conflict(f"account {name} exists already; to change it: wg-appliance account set")

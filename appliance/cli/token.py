@@ -45,7 +45,7 @@ def create(
     secret = ids.token_secret()
 
     async def work(a: Admin) -> tuple[Token, bool, str]:
-        async with a.store.write() as db:
+        async with a.write() as db:
             await kept_accounts.require_here(a, db)
             owner, is_new = await _owner(db, name, None if tier is None else Tier(tier), a.now)
             expires_at = None if expires is None else a.now + expires * 1000

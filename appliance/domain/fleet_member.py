@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+LEAST_HUBS = 3  # of a cluster: where one of two is lost, the other has no majority
 
 # A standby is to be the hub when that one is lost.
 Role = Literal["hub", "standby", "spoke"]
@@ -28,3 +33,8 @@ class FleetMember(msgspec.Struct, frozen=True):
     left_at: int | None = None
     dialled: str = ""
     hub_since: int = 0
+
+
+def is_cluster(hubs: Collection[FleetMember]) -> bool:
+    """Tells whether the nats-servers of these are one cluster: there are enough, and each is known to the others."""
+    return len(hubs) >= LEAST_HUBS and all(each.dialled for each in hubs)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -21,6 +19,7 @@ from appliance.fleet.hub.rotation import HubRotation, RotationSteps
 from appliance.fleet.hub.upkeep import HOUR_MS
 from appliance.fleet.joining.desk import JoinDesk
 from appliance.fleet.joining.leaving import LeaveDesk
+from appliance.fleet.joining.told_dialled import ToldDialled
 from appliance.fleet.link.link import NatsLink, hub_tls
 from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
@@ -35,12 +34,14 @@ from appliance.fleet.reports.streams import NatsStreams
 from appliance.store.queries import fleet_changes, fleet_fold, fleet_members
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Coroutine
     from pathlib import Path
     from typing import Any
 
     from appliance.config.settings import Settings
     from appliance.domain.clock import Clock
+    from appliance.fleet.accounts.sync_messages import SyncRequest
     from appliance.fleet.hub.hub_server import HubServer
     from appliance.fleet.link.link import HubsOf, LinkState
     from appliance.fleet.membership.identity import HubSecrets, Membership
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 
 KEYS, DEVICE_NAMES, LEASES = "keys", "dev", "quota"  # buckets of JetStream
 JETSTREAM = "_INBOX_hub"
-SERVER_STARTS_S, POLL_S = 5.0, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,9 @@ class HubPart:
         self.trusting: Callable[[Membership], None] = lambda _membership: None  # what else goes by it
         steps = RotationSteps(server.upkeep.sign, self._trust)
         self.rotation = HubRotation(FleetFolder(plan.state_dir), store, roster, clock, plan.of_hub, steps)
+        self.dialled = ToldDialled(store, roster)
         self.ledger = SyncLedger(
-            store, plan.gen, self.claims.name, plan.base, self.rotation.told, lambda node: _is_standby(roster, node)
+            store, plan.gen, self.claims.name, plan.base, self._told, lambda node: _is_standby(roster, node)
         )
         self._plan = plan
         self._joining = JoinDesk(store, plan.membership, server.upkeep.apply, clock, plan.of_hub)
@@ -121,6 +122,10 @@ class HubPart:
         self._joining.trust(membership, of_hub)
         self.trusting(membership)
 
+    async def _told(self, sender: str, asked: SyncRequest) -> tuple[str, bytes]:
+        await self.dialled.note(sender, asked.dialled)
+        return await self.rotation.told(sender, asked)
+
     def _changed(self, state: LinkState) -> None:
         if state.connected:
             self.fold.reconnected()
@@ -143,13 +148,8 @@ class HubPart:
     async def _follow_roster(self, stopping: asyncio.Event) -> None:
         await self._roster.follow(lambda: self.ledger.position, self.fold.members_changed, stopping)
 
-    async def connect(self) -> None:
-        """Begins to connect, once the nats-server of this host answers; after a while in any case."""
-        host, _, port = self._server.own.address.rpartition(":")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SERVER_STARTS_S):
-                while not await _answers(host.strip("[]"), int(port)):  # noqa: ASYNC110 (another process listens)
-                    await asyncio.sleep(POLL_S)
+    def connect(self) -> None:
+        """Begins to connect."""
         self.link.start()
 
     async def listen(self) -> None:
@@ -179,12 +179,3 @@ class HubPart:
 def _is_standby(roster: Roster, node_id: str) -> bool:
     member = roster.get(node_id)
     return member is not None and member.left_at is None and member.role == "standby"
-
-
-async def _answers(host: str, port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(host, port)
-    except OSError:
-        return False
-    writer.close()
-    return True

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from appliance.domain import ids
@@ -17,7 +18,7 @@ from appliance.fleet.accounts.terms import FollowedTerms
 from appliance.fleet.joining.followed_authorities import FollowedAuthorities
 from appliance.fleet.link.link import NatsLink
 from appliance.fleet.presence.beating import Beating
-from appliance.fleet.presence.beats import Figures, OwnBeats
+from appliance.fleet.presence.beats import OwnBeats
 from appliance.fleet.presence.counted_call import CountedCall
 from appliance.fleet.presence.directory import Directory
 from appliance.fleet.presence.offline import OfflineTokens, may_open
@@ -81,14 +82,13 @@ class FleetPart:
         self._membership = membership
         self._keys = keys
         self._role = role
-        self._serving = serving
-        self._standing = standing
+        self._serving, self._standing = serving, standing
         self.roster = roster
         self.hub: HubPart | None = None
         self.link = self._make_link()
         self.directory = Directory(fleet_exit_parts.this_member(roster, keys.node_id), roster.all)
-        authorities = FollowedAuthorities(role.folder, keys.xkey, lambda: self._membership, self._trust)
-        self.replica = Replica(self.link, here.store, keys.node_id, here.clock, self._reactions(), authorities)
+        self.dialled = fleet_exit_parts.own_dialled(lambda: self._here)
+        self.replica = self._make_replica()
         self.replica.tells_at_once = standing.cluster > 0
         self._own_beats = self._make_beats()
         self.nodes = FleetNodes(
@@ -111,9 +111,8 @@ class FleetPart:
     # Building ------------------------------------------------------------------------------------------
 
     def _make_link(self) -> NatsLink:
-        runs_server = self._standing.leads or self._standing.cluster > 0
         return NatsLink(
-            lambda: self._serving.addresses() if runs_server else self._membership.hubs,
+            lambda: self._serving.addresses() or self._membership.hubs,
             user_of(self._membership, self._keys),
             self._here.clock,
             self._link_changed,
@@ -124,20 +123,17 @@ class FleetPart:
             self.reporting.reconnected()
             self.replica.reconnected()
 
+    def _make_replica(self) -> Replica:
+        here, keys = self._here, self._keys
+        authorities = FollowedAuthorities(self._role.folder, keys.xkey, lambda: self._membership, self._trust)
+        beside = self._reactions(), authorities, lambda: self.dialled.now
+        return Replica(self.link, here.store, keys.node_id, here.clock, *beside)
+
     def _make_beats(self) -> OwnBeats:
-        parts, here = self._here.parts, self._here
-        own = self.roster.get(self._keys.node_id)
+        here, own = self._here, self.roster.get(self._keys.node_id)
         assert own is not None  # noqa: S101 (it was looked at)
-        meter = parts.meter
-        figures = Figures(
-            live=lambda: len(parts.live),
-            room=lambda: parts.pool.capacity - parts.pool.in_use,
-            moved=lambda: meter.bytes_in + meter.bytes_out,
-            line=lambda: parts.ticker.fastest,
-            accounts=self._position,
-        )
-        inst = secrets.token_hex(8)
-        return OwnBeats(own, parts.node, figures, here.clock, inst=inst, refusal=self.directory.refusal)
+        figures, inst = fleet_exit_parts.figures(here, self._position), secrets.token_hex(8)
+        return OwnBeats(own, here.parts.node, figures, here.clock, inst=inst, refusal=self.directory.refusal)
 
     def _position(self) -> tuple[int, int]:
         return self.replica.position if self.hub is None else self.hub.ledger.position
@@ -219,7 +215,9 @@ class FleetPart:
     async def begin(self, hub: HubPart | None) -> None:
         """Begins to connect, to answer and to follow; the API is the fleet's from here on."""
         here, self.hub = self._here, hub
+        await self.dialled.look()
         if hub is not None:
+            self.dialled.taken = partial(hub.dialled.note, self._keys.node_id)
             hub.trusting = self._trust
             hub.leases.take_over(here.settings)
             await terms.lead(here.store, here.settings, here.parts.ticker, here.take_over)
@@ -240,9 +238,10 @@ class FleetPart:
         offered.fault = lambda: self.directory.own_fault(here.clock.now())
 
     async def connect(self) -> None:
-        """Begins to connect; on a hub once its server answers, which is one of the tasks."""
+        """Begins to connect, on a hub once its server answers."""
+        await self._serving.wait_listening()
         if self.hub is not None:
-            await self.hub.connect()
+            self.hub.connect()
         self.link.start()
 
     async def _follow_terms(self) -> None:
@@ -270,6 +269,7 @@ class FleetPart:
         """Returns what runs until the event that each is given."""
         notes = StatusNotes(self._here.state.fleet_status, self.status, self._here.clock)
         own: dict[str, Task] = {"beats": self.beating.run, "claims": self.claims.run, "status": notes.run}
+        own["where others dial"] = self.dialled.run
         if self._standing.role == "hub":
             own["the other hubs"] = self._watch_hubs
         return own | ({"the replica": self.replica.run} if self.hub is None else self.hub.tasks())
@@ -343,7 +343,6 @@ class FleetPart:
         tokens = KnownTokens(
             hold=may_open(heard, now, offline_ms), until=None if heard is None else heard.wall_ms + offline_ms
         )
-        presences = self.nodes.presences()
-        return fleet_status(
-            presences, self._keys.node_id, self.nodes.apart(), self.link.state, self._report, tokens, now
-        )
+        known = self.nodes.presences(), self._keys.node_id, self.nodes.apart()
+        beside = self.claims.taken, self._serving.known(self._standing, self.hub.dialled.told if self.hub else {})
+        return fleet_status(*known, self.link.state, self._report, tokens, now, *beside)

@@ -35,17 +35,17 @@ async def build(here: ServedExit, serving: HubServing) -> tuple[FleetPart, HubPa
     if membership is None:
         return None
     role = FleetRole(here.store, folder, here.clock)
-    membership, row = await role.settle(membership)
+    membership, row = await role.settle(membership, leads=serving.leads())
     async with here.store.write() as db:
         if await fleet_reports.begin_reporting(db):
             await peer_lives.begin(db, here.state.peer_lives, here.clock.now().boot_id)
     roster = Roster(here.store)
     await roster.load()
     standing = await serving.standing()
-    server = await serving.server() if standing.leads or standing.cluster else None
+    server = await serving.server() if standing.leads else None
     part = FleetPart(here, membership, folder.keys(), roster, role, serving, standing)
     of_hub = folder.hub_secrets()
-    if server is None or of_hub is None or not standing.leads:
+    if server is None or of_hub is None:
         return part, None
     several = standing.cluster > 0
     plan = HubPlan(here.state.path, membership, of_hub, standing.gen, row.node_id, row.base, several)

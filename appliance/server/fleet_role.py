@@ -43,12 +43,13 @@ class FleetRole:
         self.folder = folder
         self._clock = clock
 
-    async def settle(self, membership: Membership) -> tuple[Membership, FleetRow]:
+    async def settle(self, membership: Membership, *, leads: bool = False) -> tuple[Membership, FleetRow]:
         """Returns what this host is now: a hub asks the others first, and yields to one of a newer generation.
 
-        Raises HostError or StoreUnavailable.
+        `leads`: no other hub does for certain. Raises HostError or StoreUnavailable.
         """
-        await self.yield_if_replaced(membership)
+        if not leads:
+            await self.yield_if_replaced(membership)
         row = await self._row()
         return await self.brought_up_to_date(membership), row
 

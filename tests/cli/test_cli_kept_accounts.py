@@ -36,7 +36,9 @@ def spoke(wga: CommandLine) -> CommandLine:
 def join(wga: CommandLine, role: str) -> None:
     with closing(sqlite3.connect(wga.state.store)) as db, db:
         db.execute("INSERT INTO fleet (only_row, role, node_id, gen) VALUES (1, ?, 'nod_2', 1)", (role,))
-        db.execute("INSERT INTO fleet_members VALUES ('nod_1', 'fra1', 'fra', 'hub', 'U', zeroblob(32), 1, NULL, '')")
+        db.execute(
+            "INSERT INTO fleet_members VALUES ('nod_1', 'fra1', 'fra', 'hub', 'U', zeroblob(32), 1, NULL, '', 0)"
+        )
 
 
 def cut_off(wga: CommandLine, *, standby: bool, here: bool = False, hub_away: bool = True, age_ms: int = 0) -> None:
@@ -44,7 +46,7 @@ def cut_off(wga: CommandLine, *, standby: bool, here: bool = False, hub_away: bo
     with closing(sqlite3.connect(wga.state.store)) as db, db:
         for id_, name, role in (("nod_2", "sin1", here), ("nod_3", "ams1", not here)) if standby else ():
             row = (id_, name, "standby" if role else "spoke", f"U{id_}")
-            db.execute("INSERT INTO fleet_members VALUES (?, ?, 'eu', ?, ?, zeroblob(32), 2, NULL, '')", row)
+            db.execute("INSERT INTO fleet_members VALUES (?, ?, 'eu', ?, ?, zeroblob(32), 2, NULL, '', 0)", row)
     now = HostClock().now()
     link = LinkState(connected=not hub_away, since=now)
     this = Presence(a_member("nod_2", "sin1", "eu"), None, True, None, None, None, asked=False)

@@ -137,11 +137,11 @@ def test_a_promotion_that_was_killed_is_finished_by_the_server(tmp_path: Path) -
         async with old_hub(tmp_path / "old", authority()) as host:
             async with host.store.write() as db:
                 await fleet_changes.forget(db)
-                await fleet_state.stand_by(db)
+                await fleet_state.stand_by(db, 1)
                 await fleet_members.put(db, host.member("standby"))
             assert (await host.settled())[:2] == ("standby", "standby")
             async with host.store.write() as db:
-                assert await generations.begin(db, host.membership.hubs[0].address) == 2
+                assert await generations.begin(db, host.membership.hubs[0].address, 9) == 2
             assert (await host.settled())[:2] == ("hub", "hub")
 
     asyncio.run(story())

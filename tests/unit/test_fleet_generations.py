@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.domain.entities import Account
 from appliance.domain.errors import Conflict
 from appliance.domain.fleet_member import FleetMember
+from appliance.domain.tiers import Tier
 from appliance.fleet.accounts import generations
 from appliance.fleet.accounts.generations import Generation
 from appliance.fleet.accounts.ledger import SyncLedger
 from appliance.fleet.membership.hub_addresses import address_of, brought_up_to_date, hubs_of
 from appliance.fleet.membership.identity import HubAddress, Membership
-from appliance.store.queries import fleet_changes, fleet_conflicts, fleet_members, fleet_state
+from appliance.store.queries import accounts, fleet_changes, fleet_conflicts, fleet_members, fleet_state
 from appliance.store.queries.fleet_changes import Head
 from tests.support.fleet.followers import AMS, FRA, LIS, followed, following, replicated, turn
 
@@ -60,7 +62,7 @@ async def promoted(one: Followed, standby: Follower) -> Generation:
     """Its store answers in place of the hub's from now on."""
     async with standby.store.write() as db:
         await db.execute("UPDATE fleet SET role = 'standby'")
-        assert await generations.begin(db, "b:1") == 2
+        assert await generations.begin(db, "b:1", 9) == 2
         row = await fleet_state.read(db)
     assert row is not None
     one.bus.subscriptions.clear()
@@ -108,6 +110,50 @@ def test_a_promoted_store_is_followed_and_the_old_hub_yields(tmp_path: Path) -> 
     asyncio.run(story())
 
 
+def test_a_hub_that_has_just_yielded_begins_the_generation_after_that_one(tmp_path: Path) -> None:
+    """It has followed nothing of the newer hub's by then, and no two generations have one number."""
+
+    async def story() -> None:
+        async with followed(tmp_path, AMS) as (one, (standby,)):
+            await members(one)
+            await turn(one, [standby])
+            newer = await promoted(one, standby)
+            async with one.store.write() as db:
+                await generations.yield_to(db, newer, 9)
+                assert await generations.begin(db, "a:1") == newer.number + 1
+
+    asyncio.run(story())
+
+
+def test_a_generation_that_began_with_nothing_of_the_one_before_has_all_of_that_listed(tmp_path: Path) -> None:
+    """What both have is in no list, once the hub that was replaced follows; nor what a new hub has itself."""
+
+    async def story() -> None:
+        async with followed(tmp_path, AMS) as (one, (standby,)):
+            await one.account("ada")
+            await members(one)
+            await turn(one, [standby])
+            await one.account("unseen")
+            newer = await promoted(one, standby)
+            old = one.store
+            async with old.write() as db:
+                await generations.yield_to(db, newer, 9)
+                assert await generations.begin(db, "a:1") == 3
+                assert await fleet_conflicts.everything(db) == []  # "unseen" is here still, and the fleet's again
+            async with standby.store.write() as db:
+                await accounts.insert(db, Account("acc_late", "late", Tier.FREE, disabled=False, created_at=1))
+                assert await generations.yield_to(db, Generation(3, Head(0, "")), 9) > 0
+            one.bus.subscriptions.clear()
+            await SyncLedger(old, 3, one.named).listen(one.bus.hub())
+            back = await following(standby, one.bus, AMS)
+            assert await back.replica.follow()
+            async with standby.store.read() as db:
+                kept = await fleet_conflicts.everything(db)
+            assert [each.id for each in kept if each.kind == "account"] == ["acc_late"]
+
+    asyncio.run(story())
+
+
 def test_who_has_seen_a_newer_generation_does_not_go_back(tmp_path: Path) -> None:
     """It looks for another hub, and keeps what it has."""
 
@@ -137,7 +183,7 @@ def test_a_replica_does_not_write_into_a_store_that_leads(tmp_path: Path) -> Non
             await turn(one, [standby])
             async with standby.store.write() as db:
                 await db.execute("UPDATE fleet SET role = 'standby'")
-                await generations.begin(db, "b:1")
+                await generations.begin(db, "b:1", 9)
             await one.account("later")
             assert not await standby.replica.follow()
             async with standby.store.read() as db:
@@ -155,7 +201,7 @@ def test_a_host_that_is_no_standby_is_not_promoted(tmp_path: Path) -> None:
             for store in (one.store, spoke.store):
                 with pytest.raises(Conflict, match="not the standby"):
                     async with store.write() as db:
-                        await generations.begin(db, "b:1")
+                        await generations.begin(db, "b:1", 9)
 
     asyncio.run(story())
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from appliance.domain.errors import Conflict, FleetError, NotAnswered
+from appliance.domain.fleet_member import is_cluster
 from appliance.fleet.accounts.sync_messages import LedgerRefusal, SyncAnswer, SyncRequest, subject
 from appliance.fleet.link.hub_connection import HubConnection
 from appliance.fleet.link.reading import Unreadable, read
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from appliance.fleet.membership.identity import HubAddress
 
 DIAL_S, ANSWER_S = 4.0, 3.0
+NOTHING = Head(0, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,19 @@ class Generation:
     base: Head
 
 
-async def begin(db: aiosqlite.Connection, dialled: str) -> int:
-    """Makes this host, the standby, the hub of a new generation; returns its number. Raises Conflict: it is none."""
+async def begin(db: aiosqlite.Connection, dialled: str, now: int) -> int:
+    """Makes this host, a standby, the hub of a new generation; returns its number. Raises Conflict: it is none.
+
+    It was one of several hubs if the others are lost: it goes on alone, and they are spokes when they are back.
+    """
     row = await fleet_state.read(db)
     if row is None or row.role != "standby":
         raise Conflict("this host is not the standby of its fleet: wg-appliance fleet status shows which one is")
+    were_several = is_cluster(await fleet_members.hubs(db))
     await _lead(db, row.node_id, row.gen + 1)
     await fleet_members.put_dialled(db, row.node_id, dialled)
+    if were_several:
+        await fleet_members.set_hubs(db, row.node_id, (), now)
     return row.gen + 1
 
 
@@ -64,21 +72,31 @@ async def _lead(db: aiosqlite.Connection, node_id: str, gen: int) -> None:
     await fleet_state.lead(db, gen)
     await fleet_changes.record(db)  # before the members change, so that they are followed
     await fleet_members.lead(db, node_id)
+    await _offer_only_what_is_lacking(db)
+
+
+async def _offer_only_what_is_lacking(db: aiosqlite.Connection) -> None:
+    """Drops conflicts whose rows this host still has as they are: it has followed no hub without them."""
+    kept = await fleet_conflicts.everything(db)
+    for kind in fleet_conflicts.KINDS:
+        ids = [each.id for each in kept if each.kind == kind]
+        await fleet_conflicts.drop_same(db, kind, await fleet_changes.named(db, kind, ids))
 
 
 async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int:
     """Makes this host, a hub, the standby of a newer generation's. Returns how many of its changes that one lacks.
 
     They are kept as conflicts. Which they are is not known if this store was rolled back to before that one began, or
-    if there was another generation between the two.
+    if there was another generation between the two. One that had followed nothing of this host's lacks all that is
+    recorded; what it has all the same is dropped from the conflicts once this host follows it.
     """
     row, lacking = await fleet_state.read(db), []
-    if await fleet_changes.known(db, newer.base):
+    if newer.base == NOTHING or await fleet_changes.known(db, newer.base):
         found = await fleet_changes.after(db, newer.base.rev, fleet_changes.KEPT)
         lacking = [each for each in found if each.kind in fleet_conflicts.KINDS]
         await fleet_conflicts.note(db, lacking, now)
     await fleet_changes.forget(db)
-    await fleet_state.stand_by(db)
+    await fleet_state.stand_by(db, newer.number)
     if row is not None:
         await fleet_members.follow(db, row.node_id)
     return len(lacking)

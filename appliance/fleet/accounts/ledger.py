@@ -32,6 +32,7 @@ OF_ONE_AT_WORK = 8  # requests of one exit for one operation: one that asks all 
 PAGE_BYTES = 120_000  # of rows; a message may have 256 KB
 PAGE_ROWS = 1_000
 NOTHING = Head(0, "")
+MEMORY_S = 1.0  # within which what remembers the claims must answer; accounts are followed without it, too
 LOOK_S = 0.5  # how soon a change is told by the next beat
 
 
@@ -141,7 +142,7 @@ class SyncLedger:
             self.heard()
 
     async def _changes(self, after: Head) -> SyncAnswer:
-        claims = "" if self._claims is None else await self._claims()
+        claims = await self._memory()
         async with self._store.read() as db:
             if not await fleet_changes.known(db, after):
                 return SyncAnswer(self._gen, 0, "", anew=True, claims=claims, base=self._base)
@@ -150,6 +151,17 @@ class SyncLedger:
         last = found[len(rows) - 1].at if rows else after
         last = last or after
         return SyncAnswer(self._gen, last.rev, last.mark, rows, more=cut or len(found) == PAGE_ROWS, claims=claims)
+
+    async def _memory(self) -> str:
+        """Returns what names the memory of claims; "": it is not known, as while most of several hubs are away."""
+        if self._claims is None:
+            return ""
+        try:
+            async with asyncio.timeout(MEMORY_S):
+                return await self._claims()
+        except (FleetError, TimeoutError) as error:
+            log.debug("the memory of claims is not known: %s", error)
+            return ""
 
     async def _everything(self, behind: tuple[str, str]) -> SyncAnswer:
         kind, id_ = behind

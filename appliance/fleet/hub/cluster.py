@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.config.own_ports import route_port
+from appliance.domain.fleet_member import LEAST_HUBS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from appliance.fleet.membership.identity import HubAddress
 
-LEAST_HUBS = 3
 COPIES = 3  # of a stream or bucket, however many hubs there are: one of them may be lost
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
@@ -35,7 +35,7 @@ class Cluster:
     routes: tuple[str, ...]
 
 
-def cluster_of(fleet_id: str, server_name: str, listen: str, hubs: Iterable[HubAddress]) -> Cluster | None:
+def cluster_of(name: str, server_name: str, listen: str, hubs: Iterable[HubAddress]) -> Cluster | None:
     """Returns the cluster of the hub with this name in its certificate; None: there are too few for one.
 
     `listen`: HOST:PORT for members. Hubs dial each other at the port beside that. `hubs`: those alone whose servers
@@ -45,7 +45,7 @@ def cluster_of(fleet_id: str, server_name: str, listen: str, hubs: Iterable[HubA
     own = others.pop(server_name, listen)
     if 1 + len(others) < LEAST_HUBS:
         return None
-    return Cluster(fleet_id, _route(listen), _route(own), tuple(sorted(map(_route, others.values()))))
+    return Cluster(name, _route(listen), _route(own), tuple(sorted(map(_route, others.values()))))
 
 
 def copies(hubs: int) -> int:

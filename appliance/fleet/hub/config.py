@@ -192,7 +192,8 @@ def _room(cluster: Cluster | None) -> _Room:
 
 
 def _cluster(cluster: Cluster, files: ServerFiles) -> str:
-    # Members know the hubs from the fleet, and are not told of them by nats-server.
+    # Members know the hubs from the fleet, and are not told of them by nats-server. What is asked of a hub that is gone
+    # goes to it, and is lost, until the others know.
     routes = [f"tls://{each}" for each in cluster.routes]
     return f"""cluster {{
   # The others dial {cluster.dialled}.
@@ -200,6 +201,8 @@ def _cluster(cluster: Cluster, files: ServerFiles) -> str:
   listen: {_quoted(cluster.listen)}
   no_advertise: true
   pool_size: 1
+  ping_interval: "1s"
+  ping_max: 3
   routes: {_listed(routes)}
   tls {{
     cert_file: {_quoted(files.certificate)}

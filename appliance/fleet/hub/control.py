@@ -119,8 +119,8 @@ class HubControl:
         renew_if_due(self._files, made, settings)
         self._files.put_authority(made.trusted)
         self._files.put_config(text, self._find())
-        self._files.ask_restart()
-        log.info("the files of the hub's nats-server were not there, and are made anew")
+        self._restart()
+        log.info("the files of the hub's nats-server are made anew")
         return True
 
     async def renew_leaf(self, settings: HubSettings, made: MadeBy, *, anew: bool = False) -> bool:

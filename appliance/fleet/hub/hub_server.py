@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance.fleet.hub import nats_program
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}  # noqa: S104 (what is listened on)
 SYSTEM = "_INBOX_sys"
+STARTS_S, POLL_S = 5.0, 0.05
 
 
 def own_address(listen: str, server_name: str) -> HubAddress:
@@ -55,6 +57,14 @@ class HubServer:
         self.facts = self.upkeep.facts
         self._system.trust(membership.ca)
 
+    async def wait_listening(self) -> None:
+        """Returns when the server lets connections in; after a while in any case."""
+        host, _, port = self.own.address.rpartition(":")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STARTS_S):
+                while not await _answers(host.strip("[]"), int(port)):  # noqa: ASYNC110 (another process listens)
+                    await asyncio.sleep(POLL_S)
+
     async def run(self, stopping: asyncio.Event) -> None:
         """Runs it until `stopping`; at the end the server ends last, unless the unit runs it.
 
@@ -65,11 +75,21 @@ class HubServer:
         async with asyncio.TaskGroup() as group:
             if not self._place.by_unit:
                 group.create_task(self.server.run(ended), name="nats-server")
-            self._system.start()
             try:
+                await self.wait_listening()
+                self._system.start()
                 async with asyncio.TaskGroup() as kept:
                     kept.create_task(self.upkeep.run(stopping), name="the hub's upkeep")
                     kept.create_task(self._watch.run(stopping), name="the watch of the hub's connections")
             finally:
                 await self._system.close()
                 ended.set()
+
+
+async def _answers(host: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
+    return True

@@ -21,12 +21,13 @@ from appliance.fleet.link.link import NatsLink, hub_tls
 from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
 from appliance.fleet.membership.hub_addresses import address_of
-from appliance.fleet.membership.hub_set import HubSet
+from appliance.fleet.membership.hub_set import HeldHubs
+from appliance.fleet.status.status import KnownHubs
 from appliance.sessions.stopping import wait
 from appliance.store.queries import fleet_members, fleet_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from appliance.domain.clock import Clock, Moment
     from appliance.fleet.hub.lead import Change
@@ -45,13 +46,16 @@ INBOX = "_INBOX_hub"
 class HubStanding:
     """Says what this host is in its fleet. `cluster`: since when the hubs are several, of which it is one; 0: no.
 
-    `leads`: it is the one that all accounts are kept on, in generation `gen`; else 0.
+    `serves`: its nats-server runs, or is to. A hub of a cluster is told a hub's secrets first.
+    `leads`: it is the one that all accounts are kept on, in generation `gen`, else 0; as far as it knows: the others
+    hear from it that they are hubs before there is a majority that could say who leads.
     """
 
     role: Role
     leads: bool = False
     gen: int = 0
     cluster: int = 0
+    serves: bool = False
 
 
 class HubServing:
@@ -67,6 +71,7 @@ class HubServing:
         self._stop = asyncio.Event()
         self._lead: _LeadOfCluster | None = None
         self._looking = asyncio.Lock()
+        self._hubs = HeldHubs(clock)
         self._others: tuple[HubAddress, ...] = ()
         self._fault = ""
         self._noted_ms: int | None = None  # CLOCK_BOOTTIME
@@ -78,12 +83,14 @@ class HubServing:
             row, members = await fleet_state.read(db), await fleet_members.present(db)
         if row is None or row.role == "spoke":
             return HubStanding("spoke")
-        hubs = HubSet.of(members)
+        self._hubs.be(row.role)
+        hubs = self._hubs.of(members)
         cluster = hubs.since or 1 if hubs.is_cluster else 0
         if row.role == "standby":
-            return HubStanding("standby", cluster=cluster)
-        leads = not cluster or (self._lead is not None and self._lead.leading.taken == row.gen)
-        return HubStanding("hub", leads, row.gen if leads else 0, cluster)
+            return HubStanding("standby", cluster=cluster, serves=self._server is not None)
+        leader = None if self._lead is None else self._lead.leading.leader
+        leads = not cluster or leader in (None, row.node_id)
+        return HubStanding("hub", leads, row.gen if leads else 0, cluster, serves=True)
 
     @property
     def fault(self) -> str:
@@ -93,6 +100,14 @@ class HubServing:
     def leads(self) -> bool:
         """Tells whether no other hub leads for certain, on one of several."""
         return self._lead is not None and self._lead.leading.gen is not None
+
+    def known(self, standing: HubStanding, dialled: Mapping[str, str]) -> KnownHubs:
+        """Returns what the status says of the hubs. `dialled`: what the members have told this host."""
+        if not standing.cluster:
+            return KnownHubs(dialled=dialled)
+        leading = None if self._lead is None else self._lead.leading
+        agreed = self.leads() if standing.leads else leading is not None and bool(leading.leader) and not leading.fault
+        return KnownHubs(standing.cluster, agreed, dialled)
 
     def heard(self) -> Moment | None:
         """Returns when this host, one of several hubs, last led for certain; None: it has not."""
@@ -104,12 +119,16 @@ class HubServing:
             self._lead.leading.wake()
 
     def addresses(self) -> tuple[HubAddress, ...]:
-        """Returns where this host's own users dial: its own server first, then those of the other hubs of a cluster."""
-        assert self._server is not None  # noqa: S101 (who asks runs one)
-        return (self._server.own, *self._others)
+        """Returns where this host dials: its own server first, then other hubs of a cluster; empty: it runs none."""
+        return () if self._server is None else (self._server.own, *self._others)
+
+    async def wait_listening(self) -> None:
+        """Returns when this host's nats-server lets connections in, if it runs one; after a while in any case."""
+        if self._server is not None:
+            await self._server.wait_listening()
 
     async def server(self) -> HubServer:
-        """Returns the server, once its files are made. Raises FleetError, HostError or StoreUnavailable."""
+        """Returns the hub's server, once its files are made. Raises FleetError, HostError or StoreUnavailable."""
         await self.look()
         if self._server is None:
             raise FleetError("this host runs no nats-server")
@@ -153,7 +172,7 @@ class HubServing:
             row, members = await fleet_state.read(db), await fleet_members.present(db)
         if row is None:
             return
-        hubs = HubSet.of(members)
+        hubs = self._hubs.of(members)
         others = (address_of(each.id, each.dialled) for each in hubs.hubs if each.id != row.node_id)
         self._others = tuple(others) if hubs.is_cluster else ()
         if self._server is not None and not self._server.facts.is_of(membership, of_hub):
@@ -163,6 +182,7 @@ class HubServing:
             place = hub_place(self._folder.path.parent)
             facts = HubFacts(row.node_id, membership, of_hub, place.files, self._listen)
             self._server, self._stop = HubServer(facts, place, self._store, self._clock), asyncio.Event()
+            self._server.upkeep.hubs_of = self._hubs.of
             self._running = asyncio.create_task(self._server.run(self._stop), name="the hub's server")
             return
         signed_by = self._server.facts.authority
@@ -177,7 +197,7 @@ class HubServing:
             user = LinkUser("hub-lead", INBOX, NKey.from_seed(of_hub.hub_seed), hub_tls(membership.ca))
             link = NatsLink(self.addresses, user, self._clock)
             progress = StoreProgress(self._store, lambda: self.told())
-            self._lead = _LeadOfCluster(standing.cluster, self._server.facts.node_id, link, progress, self._clock)
+            self._lead = _LeadOfCluster(standing.cluster, self._server, link, progress, self._clock)
             self._lead.start()
         elif self._lead is not None:
             self._lead.link.trust(membership.ca)
@@ -193,10 +213,15 @@ class HubServing:
     async def _give_up(self, standing: HubStanding) -> None:
         await self._end_lead()
         await self._end_server()
-        if standing.role == "standby":  # it was the hub, which is another host now
-            files = HubFiles(hub_place(self._folder.path.parent))
-            if await asyncio.to_thread(files.config) is not None:
-                await asyncio.to_thread(files.remove)
+        if standing.role != "hub":  # it may have been one: another host is now
+            await asyncio.to_thread(self._remove_files, secrets=standing.role == "spoke")
+
+    def _remove_files(self, *, secrets: bool) -> None:
+        files = HubFiles(hub_place(self._folder.path.parent))
+        if files.config() is not None:
+            files.remove()
+        if secrets and self._folder.has_hub_secrets:
+            self._folder.forget_hub_secrets()
 
     async def _end_lead(self) -> None:
         if self._lead is not None:
@@ -213,10 +238,11 @@ class HubServing:
 class _LeadOfCluster:
     """Is this host's part in who leads, while the hubs are the same."""
 
-    def __init__(self, cluster: int, node_id: str, link: NatsLink, progress: StoreProgress, clock: Clock) -> None:
+    def __init__(self, cluster: int, server: HubServer, link: NatsLink, progress: StoreProgress, clock: Clock) -> None:
         self.cluster = cluster
         self.link = link
-        self._node_id = node_id
+        self._server = server
+        self._node_id = node_id = server.facts.node_id
         self._progress = progress
         self._records = KvRecords(link.jetstream, BUCKET, None, COPIES, LEAD_MB * 1024 * 1024)
         self.leading = Leading(node_id, self._records, progress, clock)
@@ -224,10 +250,11 @@ class _LeadOfCluster:
         self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self.link.start()
         self._running = asyncio.create_task(self._run(), name="which hub leads")
 
     async def _run(self) -> None:
+        await self._server.wait_listening()
+        self.link.start()
         while not self._stopping.is_set() and not await self._appointed():
             await wait(self._stopping, LOOK_S)
         await self.leading.run(self._stopping)

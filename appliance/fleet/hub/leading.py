@@ -85,14 +85,6 @@ class Leading:
         return self._lead.gen if self._lead.leads(self._clock.now().boot_ms) else None
 
     @property
-    def taken(self) -> int | None:
-        """Returns the generation in which this hub has taken the lead, as far as it knows, whether or not it still may.
-
-        None: it leads nothing, or another hub is known to lead.
-        """
-        return self._lead.gen
-
-    @property
     def acknowledged(self) -> Change | None:
         """Returns the last of this hub's changes that may be acknowledged, with all before it; None: none."""
         return self._lead.acknowledged

@@ -6,12 +6,15 @@ self-tests are each exit's own.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.domain.ids import TEMPORARY_PREFIX
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import aiosqlite
 
 KEPT = 20_000  # changes: who is further behind reads everything anew
@@ -159,6 +162,15 @@ async def after(db: aiosqlite.Connection, rev: int, most: int) -> list[ChangedRo
         (rev, most),
     )
     return [ChangedRow(row["kind"], row["id"], row["row"], Head(row["rev"], row["mark"])) for row in rows]
+
+
+async def named(db: aiosqlite.Connection, kind: str, ids: Collection[str]) -> dict[str, str]:
+    """Returns the rows of a kind, but for terms, that have these ids, as JSON."""
+    rows = await db.execute_fetchall(
+        f"{_ROWS[kind]} WHERE id IN (SELECT value FROM json_each(?))",  # noqa: S608 (a constant)
+        (json.dumps(list(ids)),),
+    )
+    return {row["id"]: row["row"] for row in rows}
 
 
 async def all_of(db: aiosqlite.Connection, kind: str, after_id: str, most: int) -> list[ChangedRow]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import aiosqlite
 
@@ -37,6 +37,13 @@ async def everything(db: aiosqlite.Connection) -> list[LackingChange]:
     """Returns what is kept, accounts before their tokens."""
     rows = await db.execute_fetchall("SELECT kind, id, row, noted_at FROM fleet_conflicts ORDER BY noted_at, kind, id")
     return [LackingChange(row["kind"], row["id"], row["row"], row["noted_at"]) for row in rows]
+
+
+async def drop_same(db: aiosqlite.Connection, kind: str, rows: Mapping[str, str]) -> None:
+    """Forgets those of a kind that the hub has as they were here. `rows`: the hub's, as JSON, by id."""
+    kept = await db.execute_fetchall("SELECT id, row FROM fleet_conflicts WHERE kind = ?", (kind,))
+    same = [(kind, each["id"]) for each in kept if rows.get(each["id"]) == each["row"]]
+    await db.executemany("DELETE FROM fleet_conflicts WHERE kind = ? AND id = ?", same)
 
 
 async def dismiss(db: aiosqlite.Connection) -> None:

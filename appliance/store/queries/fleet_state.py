@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.domain.clock import Moment
+from appliance.domain.fleet_member import is_cluster
+from appliance.store.queries import fleet_changes, fleet_members
 from appliance.store.queries.fleet_changes import Head
 
 if TYPE_CHECKING:
@@ -87,9 +89,31 @@ async def lead_on(db: aiosqlite.Connection, gen: int, base: Head) -> None:
     await db.execute("UPDATE fleet SET gen = ?, base_rev = ?, base_mark = ?", (gen, base.rev, base.mark))
 
 
-async def stand_by(db: aiosqlite.Connection) -> None:
-    """Notes that another host is the hub, and that nothing of it is followed yet."""
-    await db.execute("UPDATE fleet SET role = 'standby', acc_rev = 0, acc_mark = '', base_rev = 0, base_mark = ''")
+async def stand_by(db: aiosqlite.Connection, gen: int) -> None:
+    """Notes that another host is the hub of that generation, and that nothing of it is followed yet.
+
+    The generation is noted at once: the next one begins after it, even if this host has not followed it by then.
+    """
+    await db.execute(
+        "UPDATE fleet SET role = 'standby', gen = ?, acc_rev = 0, acc_mark = '', base_rev = 0, base_mark = ''", (gen,)
+    )
+
+
+async def follow_role(db: aiosqlite.Connection) -> None:
+    """Makes this host what its row among the members says that it is: a spoke, or a standby.
+
+    It is the hub by what it has done itself alone.
+    """
+    await db.execute(
+        """
+        UPDATE fleet SET role = (SELECT role FROM fleet_members WHERE id = node_id)
+        WHERE role <> 'hub' AND EXISTS (
+            SELECT 1 FROM fleet_members
+            WHERE id = node_id AND left_at IS NULL AND fleet_members.role IN ('standby', 'spoke')
+                AND fleet_members.role <> fleet.role
+        )
+        """
+    )
 
 
 async def put_heard(db: aiosqlite.Connection, heard: Moment) -> None:
@@ -102,6 +126,23 @@ async def put_heard(db: aiosqlite.Connection, heard: Moment) -> None:
 async def put_kept(db: aiosqlite.Connection, gen: int, rev: int, mark: str) -> None:
     """Notes the last change of this hub's, in that generation, that a second hub is known to have."""
     await db.execute("UPDATE fleet SET kept_gen = ?, kept_rev = ?, kept_mark = ?", (gen, rev, mark))
+
+
+async def to_be_kept(db: aiosqlite.Connection) -> tuple[int, Head] | None:
+    """Returns the generation and the newest change, on one of several hubs: a second one is to have it; else None."""
+    found = await db.execute_fetchall("SELECT gen FROM fleet WHERE role = 'hub'")
+    row = next(iter(found), None)
+    if row is None or not is_cluster(await fleet_members.hubs(db)):
+        return None
+    return row["gen"], await fleet_changes.head(db)
+
+
+async def is_kept(db: aiosqlite.Connection, gen: int, change: Head) -> bool:
+    """Tells whether a second hub is known to have this change of this hub's."""
+    rows = await db.execute_fetchall(
+        "SELECT 1 FROM fleet WHERE kept_gen > ? OR (kept_gen = ? AND kept_rev >= ?)", (gen, gen, change.rev)
+    )
+    return bool(list(rows))
 
 
 async def kept_on(db: aiosqlite.Connection) -> str | None:
