@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DIAL_S, ANSWER_S = 4.0, 3.0
 NOTHING = Head(0, "")
+PAGE_ROWS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +65,31 @@ async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int
     """Makes this host, a hub, the standby of a newer generation's. Returns how many of its changes that one lacks.
 
     They are kept as conflicts. Which they are is not known if this store was rolled back to before that one began, or
-    if there was another generation between the two. One that had followed nothing of this host's lacks all that is
-    recorded; what it has all the same is dropped from the conflicts once this host follows it.
+    if there was another generation between the two. One that had followed nothing of this host's may lack all that is
+    here; what it has all the same is dropped from the conflicts once this host follows it.
     """
     row, lacking = await fleet_state.read(db), []
     if newer.base == NOTHING or await fleet_changes.known(db, newer.base):
         found = await fleet_changes.after(db, newer.base.rev, fleet_changes.KEPT)
         lacking = [each for each in found if each.kind in fleet_conflicts.KINDS]
         await fleet_conflicts.note(db, lacking, now)
+    if newer.base == NOTHING:
+        await _note_everything(db, now)
     await fleet_changes.forget(db)
     await fleet_state.stand_by(db, newer.number)
     if row is not None:
         await fleet_members.follow(db, row.node_id)
     return len(lacking)
+
+
+async def _note_everything(db: aiosqlite.Connection, now: int) -> None:
+    """Keeps all rows as conflicts; those that are kept already stay as they are."""
+    for kind in fleet_conflicts.KINDS:
+        behind: str | None = ""
+        while behind is not None:
+            page = await fleet_changes.all_of(db, kind, behind, PAGE_ROWS)
+            await fleet_conflicts.note_more(db, page, now)
+            behind = page[-1].id if len(page) == PAGE_ROWS else None
 
 
 async def ask(user: LinkUser, node_id: str, hub: HubAddress, clock: Clock) -> Generation:
