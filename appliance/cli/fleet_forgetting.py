@@ -16,17 +16,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.cli.admin import Admin
-    from appliance.fleet.membership.members import FleetMember
+    from appliance.fleet.membership.members import FleetMember, Role
     from appliance.store.queries.fleet_partings import FreedClaims
 
 FREED_S, FORGOTTEN_S = 20.0, 5.0
 LEAVE_THERE = "wg-appliance fleet leave on it would report all first"
 FORGET = "Take {name} out of the fleet? What it has not reported is not counted."
 LATER = "the hub frees what {name} held (keys of clients, names of devices) once its server and nats-server run"
+HAD_KEYS = (
+    "{name} had the fleet's keys, as a standby has: if it may be in other hands, begin a new fleet, with new tokens; "
+    "another standby joins with a token of wg-appliance fleet invite --hub"
+)
 
 
 def forget(config_file: Path | None, name: str, *, yes: bool, as_json: bool) -> None:
-    async def work(a: Admin) -> tuple[bool, FreedClaims | None]:
+    async def work(a: Admin) -> tuple[Role, bool, FreedClaims | None]:
         await require_hub(a, "hosts are forgotten")
         async with a.store.read() as db:
             member = await fleet_members.by_name(db, name)
@@ -41,13 +45,15 @@ def forget(config_file: Path | None, name: str, *, yes: bool, as_json: bool) -> 
         output.confirm((f"{name} is connected: {LEAVE_THERE}. " if alive else "") + FORGET.format(name=name), yes=yes)
         freed = await _forget(a, member)
         await seen(a, lambda status: status is None or name not in [each.name for each in status.nodes], FORGOTTEN_S)
-        return alive, freed
+        return member.role, alive, freed
 
     import_all()
-    alive, freed = admin.run(config_file, work)
+    role, alive, freed = admin.run(config_file, work)
     if alive:
         output.remark(f"{name} was connected: on it, {FORCE} makes it a single exit")
     output.remark(f"{name} is forgotten: the hub lets it in no more; to come back it joins with a new token")
+    if role == "standby":
+        output.remark(HAD_KEYS.format(name=name))
     if freed is None:
         output.remark(LATER.format(name=name))
     _show(name, freed, as_json=as_json)
@@ -55,7 +61,7 @@ def forget(config_file: Path | None, name: str, *, yes: bool, as_json: bool) -> 
 
 async def _forget(a: Admin, member: FleetMember) -> FreedClaims | None:
     """Returns what was freed; None: the server does not run, or could not yet. Raises HostError: nothing is done."""
-    async with a.store.write() as db:
+    async with a.write() as db:
         number = await fleet_partings.note(db, member.id, fleet_partings.FORGOTTEN, a.now)
         if number is None:
             raise HostError("too much is still to be asked of other hosts: wg-appliance fleet status shows who is away")

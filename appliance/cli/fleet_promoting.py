@@ -15,6 +15,7 @@ from appliance.domain.clock import rfc3339
 from appliance.domain.errors import Conflict, ConnectFailed, FleetError, HostError
 from appliance.fleet.accounts import generations, terms
 from appliance.fleet.hub import nats_program
+from appliance.fleet.link.connect_failure import Hindrance
 from appliance.fleet.membership.hub_addresses import brought_up_to_date
 from appliance.fleet.membership.identity import FleetFolder
 from appliance.server.fleet_role import user_of
@@ -82,8 +83,10 @@ async def _require_hub_gone(a: Admin, membership: Membership, *, force: bool) ->
         try:
             await generations.ask(user_of(membership, keys), keys.node_id, hub, a.clock.host)
             there = f"the hub answers at {hub.address}"
-        except ConnectFailed:
-            continue
+        except ConnectFailed as failure:
+            if failure.reason != Hindrance.KEY_NOT_KNOWN:
+                continue
+            there = f"the hub is at {hub.address} and does not know this host, which the others will not follow"
         except FleetError:
             there = f"the hub's nats-server answers at {hub.address}, its wg-appliance does not"
         if not force:

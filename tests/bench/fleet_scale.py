@@ -36,6 +36,7 @@ from appliance.fleet.quota.holder import QUIET_MS, REFRESH_MS
 from appliance.fleet.reports.fold import Fold
 from appliance.fleet.reports.reports import ReportedLine, ReportedRates, SessionReport
 from appliance.store.database import Store
+from tests.bench.processes import busy_s
 from tests.support.fleet.bus import Bus
 from tests.support.fleet.bus_streams import BusStreams
 from tests.support.fleet.members import a_beat, a_member
@@ -55,7 +56,6 @@ OPENS = 1.0  # of an exit, each second
 ACCOUNTS = 1_000_000
 CONNECTED, BEATS = 12, 150  # of the measurement
 HEARD, CLAIMS, REPORTS, COPIED = 20_000, 1000, 20_000, 20_000
-TICKS_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +83,6 @@ def members(count: int) -> tuple[list[FleetMember], list[NKey]]:
     keys = [NKey.new() for _ in range(count)]
     made = [a_member(node_id(n), f"exit{n}", "eu") for n in range(count)]
     return [replace(member, nkey=key.public) for member, key in zip(made, keys, strict=True)], keys
-
-
-def busy_s(pid: int) -> float:
-    """Returns the processor time that a process has had."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_S
 
 
 def a_used_beat(node: str, n: int) -> Beat:

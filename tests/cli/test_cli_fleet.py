@@ -21,7 +21,6 @@ from appliance.cli import (
     admin,
     device_held,
     fleet_draining,
-    fleet_founding,
     fleet_leaving,
     fleet_promoting,
     fleet_server,
@@ -34,6 +33,7 @@ from appliance.fleet.hub import nats_program
 from appliance.fleet.hub.certificates import as_der
 from appliance.fleet.joining import token as join_token
 from appliance.fleet.link.link import hub_tls
+from appliance.fleet.membership import own_dialled
 from appliance.fleet.membership.identity import FleetFolder
 from appliance.network.uplinks import HostView
 from appliance.store.queries import fleet_requests
@@ -165,7 +165,7 @@ def test_a_host_that_nobody_could_dial(fra: FleetHost, monkeypatch: pytest.Monke
     assert fra.refused("fleet", "init").startswith(f"no other host can dial fleet.listen = {fra.listen}: set it to 0.0")
     text = text.replace(f'listen = "{fra.listen}"', f'listen = "0.0.0.0:{fra.port}"')
     fra.config.write_text(text, encoding="utf-8")
-    monkeypatch.setattr(fleet_founding, "look", lambda _asked, without: HostView({}, frozenset()))  # noqa: ARG005
+    monkeypatch.setattr(own_dialled, "look", lambda _asked, without: HostView({}, frozenset()))  # noqa: ARG005
     assert fra.refused("fleet", "init").startswith("this host has no public address that others could dial: set node")
     fra.config.write_text(text.replace("[fleet]", 'public_ip = "10.1.2.3"\n[fleet]'), encoding="utf-8")
     done = fra.do("fleet", "init")

@@ -304,6 +304,28 @@ def test_answers_have_room_in_a_message(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_all_of_a_month_is_told_in_pages(tmp_path: Path) -> None:
+    """Each session of it once, also those that were opened in the same instant, and none of another month."""
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            for number in range(12):  # ids are in another order than instants
+                opened = msgspec.structs.replace(REPORT, created_at=REPORT.created_at - number // 4)
+                await keep(world, f"ses_{number * 7 % 12:02}", opened)
+            await keep(world, "ses_99", msgspec.structs.replace(REPORT, created_at=REPORT.created_at + 40 * 86_400_000))
+            await world.fold.catch_up(NODE)
+            told, after = list[str](), ""
+            async with world.hub.read() as db:
+                while page := await fleet_fold.said_of_month(db, NODE, REPORT.month, after, 5):
+                    told += [each.session_id for each in page]
+                    after = told[-1]
+                unknown = await fleet_fold.said_of_month(db, NODE, REPORT.month, "ses_98", 5)
+            assert sorted(told) == [f"ses_{number:02}" for number in range(12)]
+            assert [each.session_id for each in unknown] == told[:5]
+
+    asyncio.run(story())
+
+
 @st.composite
 def honest(draw: st.DrawFn) -> list[SessionReport]:
     """Reports as one exit makes them: of a higher `v`, each figure is as large or larger; lost ones have no account."""

@@ -31,6 +31,7 @@ WELL = FleetFacts(
     hubs=("192.0.2.1:7422",),
     standing=FleetStanding(alone=None, cut_off_since=None, unsent=0, peers=(AMS1, SIN1)),
     certificates=(CertificateDates("the fleet's authority", AFTERNOON - DAY, AFTERNOON + 7000 * DAY, renewed=False),),
+    conflicts=0,
 )
 CUT = {"alone": "cut off", "cut_off_since": AFTERNOON - 90 * 60_000, "unsent": 12}
 
@@ -117,6 +118,8 @@ def test_the_authority_is_replaced_on_the_hub() -> None:
         (fleet.port, replace(WELL, hub_port=HubPort(7422, ("nginx",))), "failed", "nginx listens on 7422/tcp"),
         (fleet.nodes, stands(peers=(AMS1, replace(SIN1, fault="drained"))), "warning", "opened on sin1 (drained)"),
         (fleet.nodes, stands(**CUT), "warning", "not known"),
+        (fleet.conflicts, replace(WELL, conflicts=2), "warning", "that the fleet took back: 2"),
+        (fleet.conflicts, replace(WELL, conflicts=None), "warning", "not known: the store cannot be read"),
     ],
 )
 def test_each_fault_is_named_with_what_mends_it(
@@ -127,6 +130,18 @@ def test_each_fault_is_named_with_what_mends_it(
     assert found.status == status
     assert says in found.what
     assert bool(found.mend) == (status != "ok")
+
+
+def test_a_hub_that_is_away_has_a_standby() -> None:
+    """It is named with the command that makes it the hub, whatever keeps this host from the hub."""
+    for why in (None, "its nats-server lets this host in, and does not answer"):
+        facts = stands(**CUT, standby=("ams1", True), failure=why)
+        assert fleet.hub(facts).mend.endswith(
+            "if the hub is lost, wg-appliance fleet promote on ams1 makes that host the hub"
+        )
+        here = fleet.hub(replace(facts, role="standby")).mend
+        assert here.endswith("if the hub is lost, wg-appliance fleet promote makes this host the hub")
+    assert "promote" not in fleet.hub(stands(**CUT)).mend
 
 
 def test_the_facts_are_what_the_server_noted() -> None:

@@ -116,7 +116,9 @@ def test_what_the_first_version_does_not_tell_is_known_to_be_missing() -> None:
     mark = read(b'{"batch":9,"mark":"m","upto":1}', ReportMark)
     assert (mark.sessions, mark.sum_v) == (0, 0)
     assert read(b'{"token":"wga_1"}', UsageOfAccount).for_account == ""
-    assert read(MEMBER.encode(), KeptMember).member().dialled == ""
+    assert read(b'{"after":3,"mark":"m"}', SyncRequest).dialled is None
+    known = read(MEMBER.encode(), KeptMember).member()
+    assert (known.dialled, known.hub_since) == ("", 0)
 
 
 class Needed(NamedTuple):
@@ -140,7 +142,7 @@ FACTS = SessionFacts(
     expires_at=AT,
     quota=QUOTA,
 )
-STANDBY = FleetMember(NODE, "ams1", "ams", "spoke", "U", b"x", 1, None, "192.0.2.2:7422")
+STANDBY = FleetMember(NODE, "ams1", "ams", "spoke", "U", b"x", 1, None, "192.0.2.2:7422", AT)
 
 TO_THE_FIRST = [
     Needed(
@@ -154,7 +156,7 @@ TO_THE_FIRST = [
         dict.fromkeys(("v", "turn", "batch", "created_at", "in", "out", "ms"), int) | {"e": str, "mark": str},
     ),
     Needed(ReportMark(9, "m", AT, 4, 5), {"batch": int, "mark": str, "upto": int}),
-    Needed(SyncRequest(3, "m"), {"after": int, "mark": str}),
+    Needed(SyncRequest(3, "m", dialled="192.0.2.2:7422"), {"after": int, "mark": str}),
     Needed(SyncAnswer(1, 4, "m", base=(3, "m")), {"type": str, "gen": int, "rev": int, "mark": str}),
     Needed(ClaimKey(KEY, ACCOUNT, OP), {"type": str, "key": str, "account": str, "op": str}),
     Needed(ClaimName(ACCOUNT, "phone", OP), {"type": str, "account": str, "name": str, "op": str}),

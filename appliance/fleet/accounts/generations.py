@@ -45,12 +45,28 @@ async def begin(db: aiosqlite.Connection, dialled: str) -> int:
     row = await fleet_state.read(db)
     if row is None or row.role != "standby":
         raise Conflict("this host is not the standby of its fleet: wg-appliance fleet status shows which one is")
-    await fleet_state.lead(db)
-    await fleet_changes.record(db)  # before the members change, so that they are followed
-    await fleet_members.lead(db, row.node_id)
+    await _lead(db, row.node_id, row.gen + 1)
     await fleet_members.put_dialled(db, row.node_id, dialled)
-    await _offer_only_what_is_lacking(db)
     return row.gen + 1
+
+
+async def take_lead(db: aiosqlite.Connection, gen: int) -> None:
+    """Makes this host, one of several hubs, the one that leads, in this generation. Raises FleetError: it is none."""
+    row = await fleet_state.read(db)
+    if row is None or row.role == "spoke":
+        raise FleetError("this host is no hub any more")
+    if row.role == "hub":
+        await fleet_state.lead_on(db, gen, await fleet_changes.head(db))
+        await fleet_changes.nudge(db)
+    else:
+        await _lead(db, row.node_id, gen)
+
+
+async def _lead(db: aiosqlite.Connection, node_id: str, gen: int) -> None:
+    await fleet_state.lead(db, gen)
+    await fleet_changes.record(db)  # before the members change, so that they are followed
+    await fleet_members.lead(db, node_id)
+    await _offer_only_what_is_lacking(db)
 
 
 async def _offer_only_what_is_lacking(db: aiosqlite.Connection) -> None:

@@ -11,15 +11,16 @@ from appliance.fleet.accounts import ledger
 from appliance.fleet.link.reading import read
 from appliance.fleet.quota.escrow import LedgerFacts, QuotaRecord, decide
 from appliance.fleet.quota.messages import AllNoted, Ask, ToldAll
+from appliance.fleet.quota.outdated import is_outdated, is_quiet
 from appliance.store.queries import accounts as account_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from appliance.config.settings import Settings
     from appliance.domain.clock import Clock
     from appliance.domain.tiers import TierLimits
-    from appliance.fleet.claims.records import ClaimRecords, Versioned
+    from appliance.fleet.claims.records import ClaimRecords, KeptRecord, Versioned
     from appliance.fleet.link.wire import HubLink
     from appliance.fleet.quota.messages import LeaseAsk, LeaseTold
     from appliance.store.database import Store
@@ -105,6 +106,27 @@ class LeaseLedger:
         if limits is None:
             raise FleetError("this hub does not know its tiers yet")
         return limits
+
+    async def outdated(self, found: Sequence[KeptRecord]) -> list[KeptRecord]:
+        """Returns the records that are needed no more: also of accounts that are gone, and of an earlier generation.
+
+        Raises FleetError or StoreUnavailable.
+        """
+        of_accounts, now_ms = [each for each in found if each.key != TOLD], self._clock.now().wall_ms
+        told, members = frozenset(await self._told()), frozenset(self._members())
+        async with self._store.read() as db:  # after the records were read: an account is older than its record
+            accounts = await account_rows.by_ids(db, {each.key for each in of_accounts})
+
+        def is_needless(each: KeptRecord) -> bool:
+            record, account = msgspec.json.decode(each.value, type=QuotaRecord), accounts.get(each.key)
+            if account is None or record.gen < self._gen:
+                return is_quiet(record, now_ms)
+            limits = self._tiers.get(account.tier)
+            if limits is None or record.gen > self._gen:
+                return False
+            return is_outdated(record, LedgerFacts(limits, members, told, self._lends, now_ms))
+
+        return [each for each in of_accounts if is_needless(each)]
 
     async def _told(self) -> list[str]:
         """Returns the exits that have told all they hold."""

@@ -9,6 +9,7 @@ import msgspec
 
 from appliance.client.humanize import span
 from appliance.domain.clock import rfc3339
+from appliance.domain.hub_loss import succession
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,9 +112,17 @@ def fleet_status(
         failure=None if link.failure is None else str(link.failure),
         unsent_sessions=report.unsent,
         lag_s=lag_s,
-        meanwhile=() if link.connected else meanwhile(own.member.role, tokens),
+        meanwhile=() if link.connected else (*meanwhile(own.member.role, tokens), *_succession(own, presences)),
         behind=0 if own.member.role == "hub" else _behind(own.beat, presences),
     )
+
+
+def _succession(own: Presence, presences: Sequence[Presence]) -> tuple[str, ...]:
+    if own.member.role == "hub":
+        return ()
+    named = {role: [each.member.name for each in presences if each.member.role == role] for role in ("hub", "standby")}
+    words = succession(" or ".join(named["hub"]) or "the hub", named["standby"], own.member.name)
+    return (words,) if words else ()
 
 
 def _behind(own: Beat | None, presences: Sequence[Presence]) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from appliance.client.humanize import span
 from appliance.domain.clock import rfc3339
+from appliance.domain.hub_loss import succession
 from appliance.ops.doctor.finding import START, Finding, failed, ok, unseen, warning
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ LATE_MS = 28 * DAY_MS  # what a hub renews has been renewed by then
 TWO_MACHINES = "two machines"
 TAKEN_OUT = "was taken out of the fleet"  # how the reason ends; as fleet.presence.directory says it
 STATUS = "wg-appliance fleet status"
+CONFLICTS = "wg-appliance fleet conflicts"
 ROTATE = "wg-appliance fleet rotate-ca"
 SYNCHRONISE = "timedatectl set-ntp true"
 HUB_UNIT = "wg-appliance-hub"
@@ -75,6 +77,7 @@ class FleetFacts:
     """Holds what the checks need. `hubs`: the addresses that are dialled; `hub_port`: of a host that is a hub.
 
     `standing`: None: no server that runs has noted it lately. `certificates`: None: only root can read them.
+    `conflicts`: how many changes of this host's the fleet took back; None: the store could not be read.
     """
 
     role: Literal["hub", "standby", "spoke"]
@@ -84,6 +87,7 @@ class FleetFacts:
     standing: FleetStanding | None
     certificates: tuple[CertificateDates, ...] | None
     hub_port: HubPort | None = None
+    conflicts: int | None = None
 
 
 def hub(facts: FleetFacts) -> Finding:
@@ -105,8 +109,17 @@ def hub(facts: FleetFacts) -> Finding:
     if alone is not None and alone.endswith(TAKEN_OUT):
         return warning("fleet-hub", where, STATUS)
     if facts.standing.failure is not None:
-        return warning("fleet-hub", f"{where}; {facts.standing.failure}", STATUS)
-    return warning("fleet-hub", where, f"{STATUS}; see that {' or '.join(facts.hubs)} is up and lets this host in")
+        return warning("fleet-hub", f"{where}; {facts.standing.failure}", f"{STATUS}{_succession(facts)}")
+    up = f"see that {' or '.join(facts.hubs)} is up and lets this host in"
+    return warning("fleet-hub", where, f"{STATUS}; {up}{_succession(facts)}")
+
+
+def _succession(facts: FleetFacts) -> str:
+    standby = None if facts.standing is None else facts.standing.standby
+    if standby is None:
+        return ""
+    name, _ = standby
+    return f"; {succession('the hub', [name], name if facts.role == 'standby' else '')}"
 
 
 def _is_of_this_host(alone: str) -> bool:
@@ -221,4 +234,24 @@ def standby(facts: FleetFacts) -> Finding:
     return ok(name, f"{other} can take this host's place")
 
 
-CHECKS: Sequence[Callable[[FleetFacts], Finding]] = (hub, machines, clocks, certificates, port, nodes, standby)
+def conflicts(facts: FleetFacts) -> Finding:
+    """Checks whether changes that this host made as the hub are still to be made again on the hub that replaced it."""
+    name = "fleet-conflicts"
+    if facts.conflicts is None:
+        return warning(name, "whether the fleet took changes back is not known: the store cannot be read", CONFLICTS)
+    if facts.conflicts:
+        what = f"changes of this host's that the fleet took back: {facts.conflicts}"
+        return warning(name, what, f"{CONFLICTS} lists them: make them again on the hub, then {CONFLICTS} --dismiss")
+    return ok(name, "the fleet lacks no change of this host's")
+
+
+CHECKS: Sequence[Callable[[FleetFacts], Finding]] = (
+    hub,
+    machines,
+    clocks,
+    certificates,
+    port,
+    nodes,
+    standby,
+    conflicts,
+)

@@ -33,7 +33,8 @@ _ROWS = {
         SELECT json_object('id', id, 'name', name, 'region', region,
             'role', iif(role = 'standby', 'spoke', role), 'nkey', nkey,
             'standby', json(iif(role = 'standby', 'true', 'false')),
-            'xkey', lower(hex(xkey)), 'joined_at', joined_at, 'left_at', left_at, 'dialled', dialled) AS row, id
+            'xkey', lower(hex(xkey)), 'joined_at', joined_at, 'left_at', left_at, 'dialled', dialled,
+            'hub_since', hub_since) AS row, id
         FROM fleet_members
         """,
     "terms": "SELECT terms AS row, CAST(only_row AS TEXT) AS id FROM fleet_terms",
@@ -47,7 +48,7 @@ _RECORDED = (
     ("token", "tokens", ("account_id", "hash", "label", "expires_at", "revoked_at"), "id", "account_id"),
     (
         *("member", "fleet_members"),
-        ("name", "region", "role", "nkey", "xkey", "joined_at", "left_at", "dialled"),
+        ("name", "region", "role", "nkey", "xkey", "joined_at", "left_at", "dialled", "hub_since"),
         *("id", None),
     ),
     ("terms", "fleet_terms", ("terms",), "only_row", None),
@@ -100,7 +101,7 @@ async def is_recorded(db: aiosqlite.Connection) -> bool:
     rows = await db.execute_fetchall(
         "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?", (_trigger("fleet_members", "UPDATE"),)
     )
-    return any("dialled" in row["sql"] for row in rows)
+    return any("hub_since" in row["sql"] for row in rows)
 
 
 async def nudge(db: aiosqlite.Connection) -> None:

@@ -23,14 +23,19 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT DO U
     turn = ?3, epoch = ?4, v = ?5, batch = ?6, account_id = ?7, created_at = ?8, state = ?9, bytes_in = ?10,
     bytes_out = ?11, counted_ms = ?12, said = ?13
 """
+# The ids come from the index alone: sorting what was said of all that was ever reported takes seconds a page. Not by
+# batch: that of a session may rise between two pages.
 _SAID_AFTER_BATCH = """
-SELECT session_id, said FROM fleet_sessions WHERE node = :node AND batch > :batch AND session_id > :after
-ORDER BY session_id LIMIT :most
+SELECT session_id, said FROM fleet_sessions WHERE node = :node AND session_id IN (
+    SELECT session_id FROM fleet_sessions WHERE node = :node AND batch > :batch AND session_id > :after
+    ORDER BY session_id LIMIT :most)
+ORDER BY session_id
 """
+# In the order of the index: each page is read from where the last one ended.
 _SAID_OF_MONTH = """
 SELECT session_id, said FROM fleet_sessions
-WHERE node = :node AND created_at >= :first AND created_at < :end AND session_id > :after
-ORDER BY session_id LIMIT :most
+WHERE node = :node AND (created_at, session_id) > (:since, :after) AND created_at < :end
+ORDER BY created_at, session_id LIMIT :most
 """
 _OF_ACCOUNT = """
 SELECT session_id, node, said FROM fleet_sessions
@@ -141,9 +146,18 @@ async def said_after_batch(db: aiosqlite.Connection, node: str, batch: int, afte
 
 
 async def said_of_month(db: aiosqlite.Connection, node: str, month: str, after: str, most: int) -> list[Said]:
-    """Returns up to `most` of the node's sessions that were created in the month, by id, from `after` on."""
-    first, end = month_bounds(month)
-    asked = {"node": node, "first": first, "end": end, "after": after, "most": most}
+    """Returns up to `most` of the node's sessions that were created in the month, oldest first, from `after` on.
+
+    If that session is not known, from the first on.
+    """
+    since, end = month_bounds(month)
+    known = "SELECT created_at FROM fleet_sessions WHERE session_id = ? AND node = ? AND created_at >= ?"
+    for row in await db.execute_fetchall(known, (after, node, since)):
+        since = row["created_at"]
+        break
+    else:
+        after = ""
+    asked = {"node": node, "since": since, "end": end, "after": after, "most": most}
     return [Said(row[0], node, _bytes(row[1])) for row in await db.execute_fetchall(_SAID_OF_MONTH, asked)]
 
 
