@@ -344,7 +344,5 @@ class FleetPart:
         tokens = KnownTokens(
             hold=may_open(heard, now, offline_ms), until=None if heard is None else heard.wall_ms + offline_ms
         )
-        presences = self.nodes.presences()
-        return fleet_status(
-            presences, self._keys.node_id, self.nodes.apart(), self.link.state, self._report, tokens, now
-        )
+        known = self.nodes.presences(), self._keys.node_id, self.nodes.apart()
+        return fleet_status(*known, self.link.state, self._report, tokens, now, self.claims.taken)

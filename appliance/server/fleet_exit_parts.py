@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import HostError
-from appliance.fleet.claims.own_claims import OwnClaims, OwnKey
+from appliance.fleet.claims.own_claims import OwnClaims, OwnKey, OwnName
 from appliance.fleet.hub import nats_program
 from appliance.fleet.membership.own_dialled import OwnDialled, dialled_here
 from appliance.fleet.presence.beats import Figures
@@ -55,13 +55,14 @@ def own_claims(here: ServedExit, link: HubLink, node_id: str, fleet_key: bytes) 
 
     def own_keys() -> Iterator[OwnKey]:
         for device in records.devices:
-            yield OwnKey(device.public_key, device.account_id, device.id, device=True)
+            shown = f"{device.account}/{device.name}"
+            yield OwnKey(device.public_key, device.account_id, device.id, device=True, shown=shown)
         for session in records.live:
             if not session.device_id:
                 yield OwnKey(session.public_key, session.account_id, session.id, device=False)
 
-    def names() -> Iterator[tuple[str, str]]:
-        return ((device.account_id, device.name) for device in records.devices)
+    def names() -> Iterator[OwnName]:
+        return (OwnName(device.account_id, device.name, device.account) for device in records.devices)
 
     return OwnClaims(
         link,

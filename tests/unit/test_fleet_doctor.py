@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from appliance.fleet.claims.taken import TakenClaims
 from appliance.fleet.link.link import LinkState
 from appliance.fleet.presence.directory import TAKEN_OUT, UNHEARD, Presence
 from appliance.fleet.status.doctor_facts import standing
@@ -118,6 +119,8 @@ def test_the_authority_is_replaced_on_the_hub() -> None:
         (fleet.port, replace(WELL, hub_port=HubPort(7422, ("nginx",))), "failed", "nginx listens on 7422/tcp"),
         (fleet.nodes, stands(peers=(AMS1, replace(SIN1, fault="drained"))), "warning", "opened on sin1 (drained)"),
         (fleet.nodes, stands(**CUT), "warning", "not known"),
+        (fleet.devices, stands(taken=(3, ("ada/pad", "ada/phone"))), "warning", "too: 3: ada/pad, ada/phone"),
+        (fleet.devices, stands(taken=(1, ())), "warning", "has too: 1"),
         (fleet.conflicts, replace(WELL, conflicts=2), "warning", "that the fleet took back: 2"),
         (fleet.conflicts, replace(WELL, conflicts=None), "warning", "not known: the store cannot be read"),
     ],
@@ -157,9 +160,10 @@ def test_the_facts_are_what_the_server_noted() -> None:
         ReportState(unsent=4),
         tokens,
         at(0),
+        TakenClaims(2, ("ada/phone",)),
     )
     noted = NotedStatus(status, at(0).wall_ms, at(0).boot_ms, at(0).boot_id)
     peers = (FleetPeer("ams1", True, "drained", -50),)
-    assert standing(noted, at(9999)) == FleetStanding("cut off", AFTERNOON - 7000, 4, peers)
+    assert standing(noted, at(9999)) == FleetStanding("cut off", AFTERNOON - 7000, 4, peers, taken=(2, ("ada/phone",)))
     assert standing(noted, at(10_000)) is None
     assert standing(None, at(0)) is None

@@ -15,7 +15,7 @@ import pytest
 from appliance.domain.fleet_member import FleetMember
 from appliance.domain.quota import Quota
 from appliance.fleet.accounts.sync_messages import LedgerRefusal, SyncAnswer, SyncRequest
-from appliance.fleet.claims.messages import Claim, ClaimKey, ClaimName, Granted, Release, ReleaseKey
+from appliance.fleet.claims.messages import Claim, ClaimKey, ClaimName, Done, Granted, Release, ReleaseKey, Taken
 from appliance.fleet.joining.messages import JoinAnswer, JoinRequest
 from appliance.fleet.link.reading import read
 from appliance.fleet.presence.beats import Beat
@@ -79,6 +79,7 @@ FROM_THE_FIRST = [
     (Claim, f'{{"type":"key","key":"{KEY}","account":"{ACCOUNT}","op":"{OP}"}}'),
     (Claim, f'{{"type":"name","account":"{ACCOUNT}","name":"phone","op":"{OP}"}}'),
     (Claim, f'{{"type":"renew","keys":[{{"key":"{KEY}","account":"{ACCOUNT}","id":"ses_1","device":false}}]}}'),
+    (Granted | Taken | Done, '{"type":"done","lost":2}'),
     (Release, f'{{"type":"release_key","key":"{KEY}"}}'),
     (
         JoinRequest,
@@ -161,6 +162,7 @@ TO_THE_FIRST = [
     Needed(ClaimKey(KEY, ACCOUNT, OP), {"type": str, "key": str, "account": str, "op": str}),
     Needed(ClaimName(ACCOUNT, "phone", OP), {"type": str, "account": str, "name": str, "op": str}),
     Needed(ReleaseKey(KEY), {"type": str, "key": str}),
+    Needed(Done(2, [0, 7]), {"type": str, "lost": int}),
     Needed(Granted(NODE, "ses_1"), {"type": str, "node": str, "id": str}),
     Needed(
         JoinRequest(NODE, "ams1", "ams", "U", b"x", (1, 1), AT, dialled="192.0.2.2:7422"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from appliance.fleet.membership.hub_set import HubSet
+from appliance.fleet.membership.hub_set import HELD_MS, HeldHubs, HubSet
 from appliance.fleet.membership.members import FleetMember
+from tests.support.virtual_clock import VirtualClock
 
 FRA = FleetMember("nod_1", "fra1", "fra", "standby", "U1", bytes(32), 1, dialled="a:1", hub_since=5)
 AMS = FleetMember("nod_2", "ams1", "ams", "hub", "U2", bytes(32), 2, dialled="b:1", hub_since=7)
@@ -34,3 +35,32 @@ def test_the_hub_comes_first_and_standbys_by_when_they_joined() -> None:
 )
 def test_fewer_than_three_that_can_dial_each_other_are_no_cluster(members: list[FleetMember]) -> None:
     assert not HubSet.of(members).is_cluster
+
+
+ALONE = [replace(AMS, hub_since=9), replace(FRA, role="spoke"), replace(LIS, role="spoke")]
+
+
+def test_a_hub_leaves_a_cluster_once_the_others_have_heard_of_it() -> None:
+    """What is new of the same hubs holds at once: which one leads, and where they are dialled."""
+    clock = VirtualClock()
+    held = HeldHubs(clock)
+    held.be("hub")
+    assert held.of([AMS, FRA, LIS]).since == 7
+    led = [replace(AMS, role="standby"), replace(FRA, role="hub", dialled="d:1"), LIS]
+    assert held.of(led) == HubSet.of(led)
+    clock.advance(60)
+    assert held.of(ALONE) == HubSet.of(led)
+    clock.advance(HELD_MS / 1000 - 1)
+    assert held.of(ALONE) == HubSet.of(led)
+    clock.advance(1)
+    assert held.of(ALONE) == HubSet.of(ALONE)
+    assert held.of(led) == HubSet.of(led)
+
+
+def test_a_hub_that_was_none_before_goes_by_its_hubs_at_once() -> None:
+    """As one that was promoted, since the others are lost; and one whose process has just started."""
+    held = HeldHubs(VirtualClock())
+    held.be("standby")
+    assert held.of([AMS, FRA, LIS]).is_cluster
+    held.be("hub")
+    assert held.of(ALONE) == HubSet.of(ALONE)

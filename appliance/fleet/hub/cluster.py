@@ -35,7 +35,7 @@ class Cluster:
     routes: tuple[str, ...]
 
 
-def cluster_of(fleet_id: str, server_name: str, listen: str, hubs: Iterable[HubAddress]) -> Cluster | None:
+def cluster_of(name: str, server_name: str, listen: str, hubs: Iterable[HubAddress]) -> Cluster | None:
     """Returns the cluster of the hub with this name in its certificate; None: there are too few for one.
 
     `listen`: HOST:PORT for members. Hubs dial each other at the port beside that. `hubs`: those alone whose servers
@@ -45,7 +45,7 @@ def cluster_of(fleet_id: str, server_name: str, listen: str, hubs: Iterable[HubA
     own = others.pop(server_name, listen)
     if 1 + len(others) < LEAST_HUBS:
         return None
-    return Cluster(fleet_id, _route(listen), _route(own), tuple(sorted(map(_route, others.values()))))
+    return Cluster(name, _route(listen), _route(own), tuple(sorted(map(_route, others.values()))))
 
 
 def copies(hubs: int) -> int:

@@ -21,7 +21,7 @@ from appliance.fleet.link.link import NatsLink, hub_tls
 from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
 from appliance.fleet.membership.hub_addresses import address_of
-from appliance.fleet.membership.hub_set import HubSet
+from appliance.fleet.membership.hub_set import HeldHubs
 from appliance.sessions.stopping import wait
 from appliance.store.queries import fleet_members, fleet_state
 
@@ -70,6 +70,7 @@ class HubServing:
         self._stop = asyncio.Event()
         self._lead: _LeadOfCluster | None = None
         self._looking = asyncio.Lock()
+        self._hubs = HeldHubs(clock)
         self._others: tuple[HubAddress, ...] = ()
         self._fault = ""
         self._noted_ms: int | None = None  # CLOCK_BOOTTIME
@@ -81,7 +82,8 @@ class HubServing:
             row, members = await fleet_state.read(db), await fleet_members.present(db)
         if row is None or row.role == "spoke":
             return HubStanding("spoke")
-        hubs = HubSet.of(members)
+        self._hubs.be(row.role)
+        hubs = self._hubs.of(members)
         cluster = hubs.since or 1 if hubs.is_cluster else 0
         if row.role == "standby":
             return HubStanding("standby", cluster=cluster, serves=self._server is not None)
@@ -161,7 +163,7 @@ class HubServing:
             row, members = await fleet_state.read(db), await fleet_members.present(db)
         if row is None:
             return
-        hubs = HubSet.of(members)
+        hubs = self._hubs.of(members)
         others = (address_of(each.id, each.dialled) for each in hubs.hubs if each.id != row.node_id)
         self._others = tuple(others) if hubs.is_cluster else ()
         if self._server is not None and not self._server.facts.is_of(membership, of_hub):
@@ -171,6 +173,7 @@ class HubServing:
             place = hub_place(self._folder.path.parent)
             facts = HubFacts(row.node_id, membership, of_hub, place.files, self._listen)
             self._server, self._stop = HubServer(facts, place, self._store, self._clock), asyncio.Event()
+            self._server.upkeep.hubs_of = self._hubs.of
             self._running = asyncio.create_task(self._server.run(self._stop), name="the hub's server")
             return
         signed_by = self._server.facts.authority

@@ -19,6 +19,8 @@ from appliance.sessions.stopping import wait
 from appliance.store.queries import fleet_invites, fleet_members
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import aiosqlite
 
     from appliance.domain.clock import Clock
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from appliance.fleet.hub.config import ServerFiles
     from appliance.fleet.hub.control import HubControl
     from appliance.fleet.membership.identity import HubSecrets, Membership
+    from appliance.fleet.membership.members import FleetMember
     from appliance.store.database import Store
 
 log = logging.getLogger(__name__)
@@ -65,18 +68,21 @@ class HubFacts:
         return MadeBy(self.authority, self.membership.ca, now)
 
 
-async def hub_settings(db: aiosqlite.Connection, facts: HubFacts, now: int) -> HubSettings:
+async def hub_settings(
+    db: aiosqlite.Connection, facts: HubFacts, now: int, hubs_of: Callable[[list[FleetMember]], HubSet] = HubSet.of
+) -> HubSettings:
     """Returns the settings by which the hub's nats-server is to go now. Raises FleetError."""
     invites, members = await fleet_invites.everything(db), await fleet_members.present(db)
+    hubs = hubs_of(members)
     return HubSettings(
         server_name=facts.server_name,
         listen=facts.listen,
-        files=replace(facts.files, streams=_streams(facts, HubSet.of(members))),
+        files=replace(facts.files, streams=_streams(facts, hubs)),
         hub_nkey=NKey.from_seed(facts.of_hub.hub_seed).public,
         system_nkey=NKey.from_seed(facts.of_hub.system_seed).public,
         members=tuple(members),
         invitations=tuple(each.hash for each in invites if now < each.expires_at + TOLD_MS),
-        cluster=_cluster(facts, HubSet.of(members)),
+        cluster=_cluster(facts, hubs),
     )
 
 
@@ -96,7 +102,7 @@ def _cluster(facts: HubFacts, hubs: HubSet) -> Cluster | None:
         return None
     try:
         addresses = (address_of(each.id, each.dialled) for each in hubs.hubs)
-        return cluster_of(facts.membership.fleet_id, facts.server_name, facts.listen, addresses)
+        return cluster_of(f"{facts.membership.fleet_id}-{hubs.since}", facts.server_name, facts.listen, addresses)
     except ValueError as error:
         raise FleetError(str(error)) from error
 
@@ -110,6 +116,7 @@ class HubUpkeep:
         self._control = control
         self._clock = clock
         self._applied: HubSettings | None = None
+        self.hubs_of: Callable[[list[FleetMember]], HubSet] = HubSet.of
         self._one_at_a_time = asyncio.Lock()
         self._leaf_looked_at: int | None = None
         self._out: dict[str, int] = {}  # NKEYs that are not let in, until when (CLOCK_BOOTTIME, ms)
@@ -149,7 +156,7 @@ class HubUpkeep:
         async with self._one_at_a_time:
             now = self._clock.now().wall_ms
             async with self._store.read() as db:
-                settings = self._let_in(await hub_settings(db, self.facts, now))
+                settings = self._let_in(await hub_settings(db, self.facts, now, self.hubs_of))
             if settings != self._applied:
                 await self._control.apply(settings, self.facts.made(now))
                 self._applied = settings
@@ -173,7 +180,7 @@ class HubUpkeep:
 
     async def _settings(self, now: int) -> HubSettings:
         async with self._store.read() as db:
-            return await hub_settings(db, self.facts, now)
+            return await hub_settings(db, self.facts, now, self.hubs_of)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Looks for changes until `stopping`. A fault is logged once, and tried again."""

@@ -1,4 +1,4 @@
-"""Says which hosts are the fleet's hubs. Pure."""
+"""Says which hosts are the fleet's hubs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from appliance.domain.fleet_member import is_cluster
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from appliance.fleet.membership.members import FleetMember
+    from appliance.domain.clock import Clock
+    from appliance.fleet.membership.members import FleetMember, Role
+
+HELD_MS = 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +37,34 @@ class HubSet:
     def is_cluster(self) -> bool:
         """Tells whether their nats-servers are one cluster."""
         return is_cluster(self.hubs)
+
+
+class HeldHubs:
+    """Goes by other hubs only some seconds after it has read of them, where those of before are a cluster.
+
+    Its hubs hear of the change by way of each other: one that left the cluster at once would not be heard any more, and
+    they would have another of them lead. One that is alone is heard all the same, and goes by others at once; so does
+    one that was not the hub before, or is not any more.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._in_force: HubSet | None = None
+        self._role: Role | None = None
+        self._read_ms: int | None = None  # CLOCK_BOOTTIME, when it was first read that there are others
+
+    def be(self, role: Role) -> None:
+        """Takes notice of what this host is."""
+        if role != self._role:
+            self._role, self._in_force = role, None
+
+    def of(self, members: Iterable[FleetMember]) -> HubSet:
+        """Returns the hubs by which to go now. `members`: as the store has them now."""
+        found, now_ms = HubSet.of(members), self._clock.now().boot_ms
+        if self._in_force is None or not self._in_force.is_cluster or self._in_force.since == found.since:
+            self._in_force, self._read_ms = found, None
+        elif self._read_ms is None:
+            self._read_ms = now_ms
+        elif now_ms - self._read_ms >= HELD_MS:
+            self._in_force, self._read_ms = found, None
+        return self._in_force

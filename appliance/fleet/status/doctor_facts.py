@@ -30,4 +30,5 @@ def standing(noted: NotedStatus | None, now: Moment) -> FleetStanding | None:
         standby=next(((each.name, each.alive) for each in status.nodes if each.role == "standby"), None),
         behind=status.behind,
         failure=status.failure,
+        taken=(status.taken, status.taken_of),
     )

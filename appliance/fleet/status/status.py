@@ -10,6 +10,7 @@ import msgspec
 from appliance.client.humanize import span
 from appliance.domain.clock import rfc3339
 from appliance.domain.hub_loss import succession
+from appliance.fleet.claims.taken import NOTHING_TAKEN, TakenClaims
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,7 +50,8 @@ class FleetStatus(msgspec.Struct, frozen=True):
     reported; None: not known here. `unsent_sessions`: of this exit, with changes that no hub has, for `lag_s` by now.
     `alone`: why this host works as a single one; None: it does not. `failure`: what keeps it from connecting to a hub;
     `meanwhile`: what holds while it is cut off. `behind`: how many changes of accounts another exit has told of that
-    this one has not; 0 on a hub.
+    this one has not; 0 on a hub. `taken`: how many keys and names of this exit's devices other exits have too, and
+    `taken_of`: some of these devices.
     """
 
     nodes: tuple[NodeStatus, ...]
@@ -64,6 +66,8 @@ class FleetStatus(msgspec.Struct, frozen=True):
     lag_s: int
     meanwhile: tuple[str, ...]
     behind: int = 0
+    taken: int = 0
+    taken_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,7 @@ def fleet_status(
     report: ReportState,
     tokens: KnownTokens,
     now: Moment,
+    taken: TakenClaims = NOTHING_TAKEN,
 ) -> FleetStatus:
     """Puts together what is known. `alone`: see Directory.apart."""
     own = next(each for each in presences if each.member.id == own_id)
@@ -114,6 +119,8 @@ def fleet_status(
         lag_s=lag_s,
         meanwhile=() if link.connected else (*meanwhile(own.member.role, tokens), *_succession(own, presences)),
         behind=0 if own.member.role == "hub" else _behind(own.beat, presences),
+        taken=taken.number,
+        taken_of=taken.shown,
     )
 
 
@@ -184,6 +191,8 @@ def fields(status: FleetStatus) -> list[tuple[str, str]]:
         lines.append(("works alone", status.alone))
     if own.fault is not None:
         lines.append(("takes no sessions", own.fault))
+    if status.taken:
+        lines.append(("on other exits too", str(TakenClaims(status.taken, status.taken_of))))
     waiting = f", the first for {span(status.lag_s * 1000)}" if status.unsent_sessions else ""
     lines.append(("not reported yet", f"{status.unsent_sessions} sessions{waiting}"))
     if status.complete_until is not None:

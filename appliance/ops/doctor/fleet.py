@@ -23,6 +23,7 @@ STATUS = "wg-appliance fleet status"
 CONFLICTS = "wg-appliance fleet conflicts"
 ROTATE = "wg-appliance fleet rotate-ca"
 SYNCHRONISE = "timedatectl set-ntp true"
+MOST_LISTED = 20  # as the server notes them
 HUB_UNIT = "wg-appliance-hub"
 
 
@@ -42,7 +43,8 @@ class FleetStanding:
 
     `cut_off_since`: wall ms; `failure`: what keeps it from the hub, such as that the hub has forgotten it; `unsent`:
     sessions with changes that no hub has. `standby`: its name, and whether it is alive; None: the fleet has none.
-    `behind`: how many changes of accounts this host lacks.
+    `behind`: how many changes of accounts this host lacks. `taken`: how many keys and names of this host's devices
+    other exits have too, and some of these devices.
     """
 
     alone: str | None
@@ -52,6 +54,7 @@ class FleetStanding:
     standby: tuple[str, bool] | None = None
     behind: int = 0
     failure: str | None = None
+    taken: tuple[int, tuple[str, ...]] = (0, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +248,20 @@ def conflicts(facts: FleetFacts) -> Finding:
     return ok(name, "the fleet lacks no change of this host's")
 
 
+def devices(facts: FleetFacts) -> Finding:
+    """Checks whether a device of this exit has a key or a name that another exit has by now: it was forgotten once."""
+    name = "fleet-devices"
+    if facts.standing is None:
+        return ok(name, "not known while the server does not run")
+    number, some = facts.standing.taken
+    if not number:
+        return ok(name, "no other exit has a key or a name of a device here")
+    listed = f": {', '.join(some)}" if some else ""
+    more = " and more" if 0 < len(some) < number and len(some) >= MOST_LISTED else ""
+    what = f"keys or names of devices here that another exit has too: {number}{listed}{more}"
+    return warning(name, what, "wg-appliance device rename, rotate or remove ACCOUNT/NAME, here or there")
+
+
 CHECKS: Sequence[Callable[[FleetFacts], Finding]] = (
     hub,
     machines,
@@ -254,4 +271,5 @@ CHECKS: Sequence[Callable[[FleetFacts], Finding]] = (
     nodes,
     standby,
     conflicts,
+    devices,
 )
