@@ -289,6 +289,22 @@ async def test_a_ledger_that_has_lost_its_memory_is_told_what_is_lent(exits: Exi
         assert await using.use_up() <= QUOTA + 2 * LOOK
 
 
+@on_fleet("ams", "fra", config_text=LIMITS + 'seconds_window = "1h"\n')
+async def test_a_new_ledger_is_told_nothing_of_windows_that_are_over(exits: ExitsUnderTest) -> None:
+    """Else it had a record again of each account that was ever there."""
+    async with lent(exits) as limits:
+        using = await Using(limits, await exits.client(tier=Tier.FREE)).open("ams", "fra")
+        await using.use_up()
+        limits.ledger.lost()
+        await limits.tell_again()
+        assert len(limits.ledger.records) == 1
+        await limits.pass_time(3600, look=900)
+        limits.ledger.lost()
+        await limits.tell_again()
+        assert limits.ledger.told == {host.node_id for host in exits.hosts.values()}
+        assert not limits.ledger.records
+
+
 DEVICES = 3 * ASKING_AT_ONCE
 
 

@@ -10,10 +10,11 @@ import asyncio
 import os
 import tempfile
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 import click
@@ -33,18 +34,14 @@ from appliance.fleet.link.nkey import NKey
 from appliance.fleet.presence import beats
 from appliance.fleet.presence.directory import Directory
 from appliance.fleet.quota.holder import QUIET_MS, REFRESH_MS
-from appliance.fleet.reports.fold import Fold
-from appliance.fleet.reports.reports import ReportedLine, ReportedRates, SessionReport
-from appliance.store.database import Store
+from appliance.fleet.reports.fold import AT_ONCE, Fold
+from appliance.store.queries import fleet_reports
+from tests.bench.fleet_fold import MadeUp, opened
 from tests.bench.processes import busy_s
-from tests.support.fleet.bus import Bus
-from tests.support.fleet.bus_streams import BusStreams
 from tests.support.fleet.members import a_beat, a_member
 from tests.support.fleet.real_hub import real_hub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from appliance.fleet.membership.members import FleetMember
     from appliance.fleet.presence.beats import Beat
     from tests.support.fleet.real_hub import RealHub
@@ -55,7 +52,8 @@ BUSY = 0.1  # of them, at once
 OPENS = 1.0  # of an exit, each second
 ACCOUNTS = 1_000_000
 CONNECTED, BEATS = 12, 150  # of the measurement
-HEARD, CLAIMS, REPORTS, COPIED = 20_000, 1000, 20_000, 20_000
+HEARD, CLAIMS, COPIED = 20_000, 1000, 20_000
+HISTORY, REPORTS = 60_000, 20_000  # a report among few costs a third
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,39 +149,18 @@ async def claims(hub: RealHub) -> tuple[float, float, float]:
 
 
 async def reports(folder: Path) -> tuple[float, float]:
-    """Returns what the fold spends on one report, and the bytes of its row."""
-    bus = Bus()
-    line = ReportedLine("2026-11", 1_790_000_000_000, None, 10**9, 10**8, 600, ReportedRates("EUR", 1000, 50), 10, 20)
-    report = SessionReport(
-        3,
-        "ab",
-        0,
-        7,
-        "cd",
-        1_790_000_000_000,
-        10**9,
-        10**8,
-        600_000,
-        "terminated",
-        "acc_0123456789abcdef",
-        "paid",
-        "fsn",
-    )
+    """Returns what the fold spends on one report where there are many already, and the bytes of its row."""
+    node = node_id(1)
+    streams = MadeUp([node], HISTORY + REPORTS, Random(1))  # noqa: S311 (figures of made-up sessions)
     async with opened(folder / "fold.sqlite") as store:
-        streams = BusStreams(bus)
-        fold = Fold(store, streams, lambda: [node_id(1)])
-        await streams.make(node_id(1))
-        hub = bus.hub()
-        spent = 0.0
-        for first in range(0, REPORTS, 500):
-            for n in range(first, first + 500):
-                data = msgspec.json.encode(replace(report, lines=(line,), created_at=report.created_at + n))
-                await hub.keep(f"wga.state.{node_id(1)}.s.ses_{n:024x}.0-ab", data, 1)
-            began = time.process_time()
-            await fold.catch_up(node_id(1))
-            spent += time.process_time() - began
-            streams.made[node_id(1)].kept.clear()
-    return spent / REPORTS, (folder / "fold.sqlite").stat().st_size / REPORTS
+        async with store.write() as db:
+            await fleet_reports.begin_reporting(db)
+        fold = Fold(store, streams, lambda: [node], lambda: 2**40)
+        await fold.catch_up(node, HISTORY // AT_ONCE)
+        began = time.process_time() - streams.spent_s
+        await fold.catch_up(node)
+        spent = time.process_time() - streams.spent_s - began
+    return spent / REPORTS, (folder / "fold.sqlite").stat().st_size / (HISTORY + REPORTS)
 
 
 async def accounts(folder: Path) -> tuple[float, float]:
@@ -206,15 +183,6 @@ async def accounts(folder: Path) -> tuple[float, float]:
             if not told.more:
                 return (time.process_time() - began) / COPIED, size / COPIED
             after = told.rows[-1][:2]
-
-
-@asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[Store]:
-    store = await Store.open(path)
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 async def measured(folder: Path) -> Costs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -35,13 +36,20 @@ MEMORY_S = 1.0  # within which what remembers the claims must answer; accounts a
 LOOK_S = 0.5  # how soon a change is told by the next beat
 
 
-async def serve(link: HubLink, operation: str, handle: Callable[[str, bytes], Awaitable[bytes]]) -> None:
+async def serve(
+    link: HubLink,
+    operation: str,
+    handle: Callable[[str, bytes], Awaitable[bytes]],
+    can_wait: Callable[[bytes], bool] = lambda _data: False,
+) -> None:
     """Has `handle` answer an operation of the ledger: it is given the asking exit's id, and what is asked.
 
     The id is the subject's, so that it is bound by the exit's rights. What `handle` cannot answer is refused in words.
+    `can_wait`: tells which requests leave half of the turns to others.
     """
 
     turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(OF_ONE_AT_WORK))
+    of_waiting = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(OF_ONE_AT_WORK // 2))
     failed = 0
 
     async def answered(message: Message) -> None:
@@ -50,7 +58,7 @@ async def serve(link: HubLink, operation: str, handle: Callable[[str, bytes], Aw
         if not message.reply:
             return  # nobody who asks awaits no answer; it would cost as much to find one
         try:
-            async with turns[sender]:
+            async with of_waiting[sender] if can_wait(message.data) else nullcontext(), turns[sender]:
                 answer = await handle(sender, message.data)
         except Unreadable as error:
             answer = msgspec.json.encode(LedgerRefusal(f"not understood: {error}"))

@@ -10,7 +10,7 @@ from appliance.domain.errors import FleetError
 from appliance.fleet.accounts import ledger
 from appliance.fleet.link.reading import read
 from appliance.fleet.quota.escrow import LedgerFacts, QuotaRecord, decide
-from appliance.fleet.quota.messages import AllNoted, Ask, ToldAll
+from appliance.fleet.quota.messages import AllNoted, Ask, LeaseAsk, ToldAll
 from appliance.fleet.quota.outdated import is_outdated, is_quiet
 from appliance.store.queries import accounts as account_rows
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from appliance.domain.tiers import TierLimits
     from appliance.fleet.claims.records import ClaimRecords, KeptRecord, Versioned
     from appliance.fleet.link.wire import HubLink
-    from appliance.fleet.quota.messages import LeaseAsk, LeaseTold
+    from appliance.fleet.quota.messages import LeaseTold
     from appliance.store.database import Store
 
 TOLD = "told"  # the record of who has told all; no account has such an id
@@ -68,7 +68,7 @@ class LeaseLedger:
 
     async def listen(self, link: HubLink) -> None:
         """Begins to answer. Raises what `subscribe` does."""
-        await ledger.serve(link, "lease", self.answer)
+        await ledger.serve(link, "lease", self.answer, _can_wait)
 
     async def answer(self, sender: str, data: bytes) -> bytes:
         """Answers one request. Raises FleetError, StoreUnavailable, or Unreadable: it is none."""
@@ -147,6 +147,12 @@ class LeaseLedger:
             if await self._records.put(TOLD, record, found.revision):
                 return AllNoted(known=True)
         raise FleetError("who has told all changes faster than it can be noted")
+
+
+def _can_wait(data: bytes) -> bool:
+    """Tells whether no client waits for the answer, as one does for an opening. Raises Unreadable."""
+    asked = read(data, Ask)
+    return isinstance(asked, LeaseAsk) and asked.live_wanted <= asked.live
 
 
 def _nodes(found: Versioned, memory: str) -> list[str]:

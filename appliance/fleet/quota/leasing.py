@@ -276,7 +276,7 @@ class Leasing:
         if own.live_wanted or self._use.sessions(account.id) or held:
             at_once = urgent or due.is_live_other(before, own, tier) or (held and due.may_ask_held(before, now.boot_ms))
             after, asked = holder.ask(before, own, tier, self._sharing, now.boot_ms, urgent=at_once)
-        elif urgent or due.is_left_over(before, now.boot_ms):
+        elif (urgent and due.has_used(own)) or due.is_left_over(before, now.boot_ms):
             after, asked = holder.give_back(before, own, now.boot_ms)
         else:
             return True

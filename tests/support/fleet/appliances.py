@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.support.fleet.world import ExitSpace, FleetWorld
 
-REGIONS = ("fsn", "ams", "sin")  # of the hosts, in order
+REGIONS = ("fsn", "ams", "sin", "nyc", "lon", "par", "tok", "syd", "sao", "jnb")  # of the hosts, in order
 _JOIN_TOKEN = re.compile(r"wgj1\.\S+")
 
 
