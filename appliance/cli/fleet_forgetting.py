@@ -7,6 +7,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from appliance.cli import admin, output
+from appliance.cli.fleet_hubs import said_of_the_rest
 from appliance.cli.fleet_leaving import FORCE
 from appliance.cli.fleet_server import POLL_S, import_all, noted, require_hub, seen
 from appliance.domain.errors import Conflict, HostError, NotFound
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.cli.admin import Admin
-    from appliance.fleet.membership.members import FleetMember, Role
+    from appliance.fleet.membership.members import FleetMember
     from appliance.store.queries.fleet_partings import FreedClaims
 
 FREED_S, FORGOTTEN_S = 20.0, 5.0
@@ -30,30 +31,31 @@ HAD_KEYS = (
 
 
 def forget(config_file: Path | None, name: str, *, yes: bool, as_json: bool) -> None:
-    async def work(a: Admin) -> tuple[Role, bool, FreedClaims | None]:
+    async def work(a: Admin) -> tuple[list[str], bool, FreedClaims | None]:
         await require_hub(a, "hosts are forgotten")
         async with a.store.read() as db:
-            member = await fleet_members.by_name(db, name)
+            member, members = await fleet_members.by_name(db, name), await fleet_members.present(db)
         if member is None:
             raise NotFound(f"no host {name} is in the fleet: wg-appliance fleet status lists them")
         if member.role == "hub":
             raise Conflict(
                 f"{name} is the hub: wg-appliance fleet leave on it ends the fleet; if it is lost, the standby takes "
-                "its place: wg-appliance fleet promote on that one"
+                "its place: wg-appliance fleet promote on that one (of three hubs, another does by itself)"
             )
         alive = any(each.name == name and each.alive for each in getattr(noted(a), "nodes", ()))
         output.confirm((f"{name} is connected: {LEAVE_THERE}. " if alive else "") + FORGET.format(name=name), yes=yes)
         freed = await _forget(a, member)
         await seen(a, lambda status: status is None or name not in [each.name for each in status.nodes], FORGOTTEN_S)
-        return member.role, alive, freed
+        said = [HAD_KEYS.format(name=name)] if member.role == "standby" else []
+        return said + said_of_the_rest(members, name), alive, freed
 
     import_all()
-    role, alive, freed = admin.run(config_file, work)
+    said, alive, freed = admin.run(config_file, work)
     if alive:
         output.remark(f"{name} was connected: on it, {FORCE} makes it a single exit")
     output.remark(f"{name} is forgotten: the hub lets it in no more; to come back it joins with a new token")
-    if role == "standby":
-        output.remark(HAD_KEYS.format(name=name))
+    for line in said:
+        output.remark(line)
     if freed is None:
         output.remark(LATER.format(name=name))
     _show(name, freed, as_json=as_json)

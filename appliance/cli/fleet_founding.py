@@ -135,7 +135,10 @@ def invite(config_file: Path | None, *, as_hub: bool, lifetime_s: int) -> None:
 async def _require_no_standby(db: aiosqlite.Connection) -> None:
     standby = next((each.name for each in await fleet_members.present(db) if each.role == "standby"), None)
     if standby is not None:
-        raise Conflict(f"{standby} is the fleet's standby already, and there is one: invite the host without --hub")
+        raise Conflict(
+            f"{standby} is the fleet's standby already: invite the host without --hub, and make three hosts the hubs "
+            "then: wg-appliance fleet hubs"
+        )
 
 
 async def _await_good(a: Admin, text: str) -> None:

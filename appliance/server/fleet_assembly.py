@@ -82,8 +82,7 @@ class FleetPart:
         self._membership = membership
         self._keys = keys
         self._role = role
-        self._serving = serving
-        self._standing = standing
+        self._serving, self._standing = serving, standing
         self.roster = roster
         self.hub: HubPart | None = None
         self.link = self._make_link()
@@ -345,4 +344,5 @@ class FleetPart:
             hold=may_open(heard, now, offline_ms), until=None if heard is None else heard.wall_ms + offline_ms
         )
         known = self.nodes.presences(), self._keys.node_id, self.nodes.apart()
-        return fleet_status(*known, self.link.state, self._report, tokens, now, self.claims.taken)
+        beside = self.claims.taken, self._serving.known(self._standing, self.hub.dialled.told if self.hub else {})
+        return fleet_status(*known, self.link.state, self._report, tokens, now, *beside)

@@ -83,7 +83,16 @@ def token_of(done: Done) -> str:
 
 def test_what_needs_a_fleet_says_how_to_be_in_one(ams: FleetHost) -> None:
     """Nothing is made by asking."""
-    for words in (["status"], ["invite"], ["promote"], ["conflicts"], ["rotate-ca"], ["leave"], ["forget", "x"]):
+    for words in (
+        ["status"],
+        ["invite"],
+        ["promote"],
+        ["conflicts"],
+        ["rotate-ca"],
+        ["leave"],
+        ["forget", "x"],
+        ["hubs", "x"],
+    ):
         said = ams.refused("fleet", *words)
         assert said.startswith("this host is in no fleet: wg-appliance fleet init makes it the hub of a new one"), words
     assert not (ams.state.path / "fleet").exists()

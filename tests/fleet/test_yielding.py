@@ -141,7 +141,7 @@ def test_a_promotion_that_was_killed_is_finished_by_the_server(tmp_path: Path) -
                 await fleet_members.put(db, host.member("standby"))
             assert (await host.settled())[:2] == ("standby", "standby")
             async with host.store.write() as db:
-                assert await generations.begin(db, host.membership.hubs[0].address) == 2
+                assert await generations.begin(db, host.membership.hubs[0].address, 9) == 2
             assert (await host.settled())[:2] == ("hub", "hub")
 
     asyncio.run(story())

@@ -62,7 +62,7 @@ async def promoted(one: Followed, standby: Follower) -> Generation:
     """Its store answers in place of the hub's from now on."""
     async with standby.store.write() as db:
         await db.execute("UPDATE fleet SET role = 'standby'")
-        assert await generations.begin(db, "b:1") == 2
+        assert await generations.begin(db, "b:1", 9) == 2
         row = await fleet_state.read(db)
     assert row is not None
     one.bus.subscriptions.clear()
@@ -209,7 +209,7 @@ def test_a_replica_does_not_write_into_a_store_that_leads(tmp_path: Path) -> Non
             await turn(one, [standby])
             async with standby.store.write() as db:
                 await db.execute("UPDATE fleet SET role = 'standby'")
-                await generations.begin(db, "b:1")
+                await generations.begin(db, "b:1", 9)
             await one.account("later")
             assert not await standby.replica.follow()
             async with standby.store.read() as db:
@@ -227,7 +227,7 @@ def test_a_host_that_is_no_standby_is_not_promoted(tmp_path: Path) -> None:
             for store in (one.store, spoke.store):
                 with pytest.raises(Conflict, match="not the standby"):
                     async with store.write() as db:
-                        await generations.begin(db, "b:1")
+                        await generations.begin(db, "b:1", 9)
 
     asyncio.run(story())
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.fleet_member import FleetMember
+from appliance.fleet.accounts import generations
 from appliance.fleet.membership.hub_set import HubSet
 from appliance.fleet.membership.identity import FleetFolder, HubSecrets
 from appliance.store.database import Store
@@ -188,3 +189,21 @@ def test_a_hubs_secrets_are_forgotten(tmp_path: Path) -> None:
     folder.forget_hub_secrets()
     assert not folder.has_hub_secrets
     assert folder.hub_secrets() is None
+
+
+def test_a_hub_that_is_promoted_without_the_others_goes_on_alone(tmp_path: Path) -> None:
+    """They are spokes when they are back; the one that led, too. A single hub that is replaced becomes the standby."""
+
+    async def body(db: aiosqlite.Connection) -> None:
+        await become_hubs(db, AMS, LIS)
+        await db.execute("UPDATE fleet SET role = 'standby', node_id = ?, gen = 4", (AMS,))
+        assert await generations.begin(db, "ams.example.net:7422", NOW + 9) == 5
+        found = await hubs(db)
+        assert [(each.id, each.role, each.dialled) for each in found.hubs] == [(AMS, "hub", "ams.example.net:7422")]
+        assert found.since == NOW + 9
+        await fleet_members.set_hubs(db, AMS, [LIS], NOW + 10)
+        await db.execute("UPDATE fleet SET role = 'standby', node_id = ?", (LIS,))
+        assert await generations.begin(db, "lis.example.net:7422", NOW + 11) == 6
+        assert [(each.id, each.role) for each in (await hubs(db)).hubs] == [(LIS, "hub"), (AMS, "standby")]
+
+    on_a_store(tmp_path, body)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from appliance.domain.errors import Conflict, FleetError, NotAnswered
+from appliance.domain.fleet_member import is_cluster
 from appliance.fleet.accounts.sync_messages import LedgerRefusal, SyncAnswer, SyncRequest, subject
 from appliance.fleet.link.hub_connection import HubConnection
 from appliance.fleet.link.reading import Unreadable, read
@@ -40,13 +41,19 @@ class Generation:
     base: Head
 
 
-async def begin(db: aiosqlite.Connection, dialled: str) -> int:
-    """Makes this host, the standby, the hub of a new generation; returns its number. Raises Conflict: it is none."""
+async def begin(db: aiosqlite.Connection, dialled: str, now: int) -> int:
+    """Makes this host, a standby, the hub of a new generation; returns its number. Raises Conflict: it is none.
+
+    It was one of several hubs if the others are lost: it goes on alone, and they are spokes when they are back.
+    """
     row = await fleet_state.read(db)
     if row is None or row.role != "standby":
         raise Conflict("this host is not the standby of its fleet: wg-appliance fleet status shows which one is")
+    were_several = is_cluster(await fleet_members.hubs(db))
     await _lead(db, row.node_id, row.gen + 1)
     await fleet_members.put_dialled(db, row.node_id, dialled)
+    if were_several:
+        await fleet_members.set_hubs(db, row.node_id, (), now)
     return row.gen + 1
 
 

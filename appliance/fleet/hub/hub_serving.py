@@ -22,11 +22,12 @@ from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
 from appliance.fleet.membership.hub_addresses import address_of
 from appliance.fleet.membership.hub_set import HeldHubs
+from appliance.fleet.status.status import KnownHubs
 from appliance.sessions.stopping import wait
 from appliance.store.queries import fleet_members, fleet_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from appliance.domain.clock import Clock, Moment
     from appliance.fleet.hub.lead import Change
@@ -99,6 +100,14 @@ class HubServing:
     def leads(self) -> bool:
         """Tells whether no other hub leads for certain, on one of several."""
         return self._lead is not None and self._lead.leading.gen is not None
+
+    def known(self, standing: HubStanding, dialled: Mapping[str, str]) -> KnownHubs:
+        """Returns what the status says of the hubs. `dialled`: what the members have told this host."""
+        if not standing.cluster:
+            return KnownHubs(dialled=dialled)
+        leading = None if self._lead is None else self._lead.leading
+        agreed = self.leads() if standing.leads else leading is not None and bool(leading.leader) and not leading.fault
+        return KnownHubs(standing.cluster, agreed, dialled)
 
     def heard(self) -> Moment | None:
         """Returns when this host, one of several hubs, last led for certain; None: it has not."""

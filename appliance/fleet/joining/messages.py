@@ -150,7 +150,10 @@ def _of_hubs(asked: JoinRequest, facts: JoinFacts) -> str | None:
         return None
     standby = next((each.name for each in facts.members if each.role == "standby"), None)
     if standby is not None:
-        return f"{standby} is the fleet's standby already: take it out first, or invite this host without --hub"
+        return (
+            f"{standby} is the fleet's standby already: invite this host without --hub, and make three hosts the hubs "
+            "then: wg-appliance fleet hubs"
+        )
     if not is_dialled(asked.dialled):
         return "the hub does not understand where this host is to be dialled: set fleet.advertise here, as HOST:PORT"
     return None
