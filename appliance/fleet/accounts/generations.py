@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from appliance.domain.clock import Clock
     from appliance.fleet.link.nats_client import LinkUser
     from appliance.fleet.membership.identity import HubAddress
+    from appliance.store.queries.fleet_state import FleetRow
 
 DIAL_S, ANSWER_S = 4.0, 3.0
 NOTHING = Head(0, "")
@@ -87,13 +88,13 @@ async def _offer_only_what_is_lacking(db: aiosqlite.Connection) -> None:
 async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int:
     """Makes this host, a hub, the standby of a newer generation's. Returns how many of its changes that one lacks.
 
-    They are kept as conflicts. Which they are is not known if this store was rolled back to before that one began, or
-    if there was another generation between the two. One that had followed nothing of this host's may lack all that is
-    here; what it has all the same is dropped from the conflicts once this host follows it.
+    They are kept as conflicts. Which they are is not known if this store was rolled back to before that one began. One
+    that had followed nothing of this host's may lack all that is here; what it has all the same is dropped from the
+    conflicts once this host follows it.
     """
     row, lacking = await fleet_state.read(db), []
-    if newer.base == NOTHING or await fleet_changes.known(db, newer.base):
-        found = await fleet_changes.after(db, newer.base.rev, fleet_changes.KEPT)
+    if row is not None and (had := await _surely_had(db, row, newer)) is not None:
+        found = await fleet_changes.after(db, had, fleet_changes.KEPT)
         lacking = [each for each in found if each.kind in fleet_conflicts.KINDS]
         await fleet_conflicts.note(db, lacking, now)
     if newer.base == NOTHING:
@@ -103,6 +104,19 @@ async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int
     if row is not None:
         await fleet_members.follow(db, row.node_id)
     return len(lacking)
+
+
+async def _surely_had(db: aiosqlite.Connection, row: FleetRow, newer: Generation) -> int | None:
+    """Returns the number of the last of this hub's changes that the newer generation has for sure; None: unknown.
+
+    Of several hubs another one may have led between the two: it had what was acknowledged.
+    """
+    if newer.base == NOTHING or await fleet_changes.known(db, newer.base):
+        return newer.base.rev
+    if not is_cluster(await fleet_members.hubs(db)):
+        return None
+    _, kept = row.kept
+    return kept.rev if await fleet_changes.known(db, kept) else 0
 
 
 async def _note_everything(db: aiosqlite.Connection, now: int) -> None:
