@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from appliance.config.own_ports import route_port
-from appliance.domain.clock import HostClock
 from appliance.fleet.status import status_file
 from tests.support.cli.command_line import PROJECT, CommandLine, Done
 from tests.support.fleet.asked_process import AskedProcess, MemberDied
@@ -175,11 +174,10 @@ class RunningHost(CommandLine):
         """None: it is in no fleet."""
         return next((Standing(*row) for row in self.rows("SELECT role, node_id, gen FROM fleet")), None)
 
-    @property
-    def has_quorum(self) -> bool:
-        """Whether its server says so at the moment."""
+    def told_dialled(self) -> set[str]:
+        """Returns who has told this hub where it would be dialled."""
         noted = status_file.read(self.state.fleet_status)
-        return noted is not None and noted.is_fresh(HostClock().now()) and noted.status.quorum
+        return set() if noted is None else {each.name for each in noted.status.nodes if each.dialled}
 
     def agreed(self) -> dict[str, list[tuple[Any, ...]]]:
         """Returns what all hosts of a fleet have alike."""
