@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from appliance.fleet.membership.members import FleetMember
     from appliance.fleet.status.status import FleetStatus, NodeStatus
 
-TOLD_WITHIN_S, STAND_WITHIN_S = 40.0, 60.0
+HEARD_WITHIN_S, TOLD_WITHIN_S, STAND_WITHIN_S = 5.0, 40.0, 60.0
 STATUS = "wg-appliance fleet status"
 
 
@@ -35,7 +35,9 @@ def hubs(config_file: Path | None, names: Sequence[str]) -> None:
             members = await fleet_members.present(db)
         own_id = FleetFolder(a.state.path).keys().node_id
         named = named_members(names, members, own_id)
-        # Each tells where it is dialled when it follows the hub, which it does twice a minute at least.
+        # One that has just joined is heard within seconds. Each tells where it is dialled when it follows the hub, which
+        # it does twice a minute at least.
+        await seen(a, lambda status: status is None or _are_there(status, named), HEARD_WITHIN_S)
         status = await seen(a, lambda status: status is None or _have_told(status, named, own_id), TOLD_WITHIN_S)
         if status is None:
             raise HostError("the server does not run here: start it (systemctl start wg-appliance)")
@@ -80,6 +82,10 @@ def named_members(names: Sequence[str], members: Sequence[FleetMember], own_id: 
             "which another host can stand by (wg-appliance fleet invite --hub)"
         )
     return [known[name] for name in names]
+
+
+def _are_there(status: FleetStatus, named: Sequence[FleetMember]) -> bool:
+    return {each.id for each in named} <= {node.id for node in status.nodes if node.alive}
 
 
 def _have_told(status: FleetStatus, named: Sequence[FleetMember], own_id: str) -> bool:
