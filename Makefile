@@ -96,6 +96,7 @@ faults: .venv/test-ready
 fleet-faults: .venv/test-ready
 	.venv/bin/python -m tests.faults.fleet --faults $(FAULTS)
 	.venv/bin/python -m tests.faults.fleet --faults $(FAULTS) --hubs 2
+	.venv/bin/python -m tests.faults.fleet --faults $(FAULTS) --hubs 3
 
 # A real server killed in the middle of requests and ticks, and started again; prints what kills met, and the seed.
 kills: .venv/test-ready

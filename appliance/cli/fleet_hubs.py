@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from appliance.cli import output
 from appliance.cli.admin import run
 from appliance.cli.fleet_founding import dialled_here
-from appliance.cli.fleet_server import SEE_LOG, import_all, noted, require_believed, require_hub, seen
+from appliance.cli.fleet_server import SEE_LOG, import_all, require_believed, require_hub, seen
 from appliance.config.own_ports import route_port
 from appliance.domain.errors import Conflict, HostError, NotFound
 from appliance.domain.fleet_member import LEAST_HUBS
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from appliance.fleet.membership.members import FleetMember
     from appliance.fleet.status.status import FleetStatus, NodeStatus
 
-STAND_WITHIN_S = 60.0
+HEARD_WITHIN_S, TOLD_WITHIN_S, STAND_WITHIN_S = 5.0, 40.0, 60.0
 STATUS = "wg-appliance fleet status"
 
 
@@ -35,7 +35,10 @@ def hubs(config_file: Path | None, names: Sequence[str]) -> None:
             members = await fleet_members.present(db)
         own_id = FleetFolder(a.state.path).keys().node_id
         named = named_members(names, members, own_id)
-        status = noted(a)
+        # One that has just joined is heard within seconds. Each tells where it is dialled when it follows the hub, which
+        # it does twice a minute at least.
+        await seen(a, lambda status: status is None or _are_there(status, named), HEARD_WITHIN_S)
+        status = await seen(a, lambda status: status is None or _have_told(status, named, own_id), TOLD_WITHIN_S)
         if status is None:
             raise HostError("the server does not run here: start it (systemctl start wg-appliance)")
         addresses = fit_addresses(named, own_id, {each.id: each for each in status.nodes})
@@ -81,6 +84,16 @@ def named_members(names: Sequence[str], members: Sequence[FleetMember], own_id: 
     return [known[name] for name in names]
 
 
+def _are_there(status: FleetStatus, named: Sequence[FleetMember]) -> bool:
+    return {each.id for each in named} <= {node.id for node in status.nodes if node.alive}
+
+
+def _have_told(status: FleetStatus, named: Sequence[FleetMember], own_id: str) -> bool:
+    """Tells whether those of them that are there have told where they are dialled."""
+    others = {each.id for each in named} - {own_id}
+    return all(node.dialled is not None for node in status.nodes if node.id in others and node.alive)
+
+
 def fit_addresses(named: Sequence[FleetMember], own_id: str, nodes: Mapping[str, NodeStatus]) -> dict[str, str]:
     """Returns where the others of these would be dialled. Raises Conflict, saying what to do, if one cannot be a hub.
 
@@ -95,8 +108,8 @@ def fit_addresses(named: Sequence[FleetMember], own_id: str, nodes: Mapping[str,
             raise Conflict(f"{each.name} is away: have it connect first ({STATUS}), or name another host")
         if node.dialled is None:
             raise Conflict(
-                f"{each.name} has not told where it would be dialled: it does within a minute after this host's server "
-                "has started; if not, it is of an older version: wg-appliance upgrade there"
+                f"{each.name} has not told where it would be dialled: it is of an older version: wg-appliance upgrade "
+                "there"
             )
         if not node.dialled:
             raise Conflict(

@@ -4,7 +4,8 @@ Three exits, each a process with the real store, meter and sessions over a tunne
 nats-server. Processes are killed, connections fall silent, streams and stores are wiped or put back as they once were.
 
 With `--hubs 2` they are whole hosts, a hub, its standby and a spoke: the standby is promoted again and again, while
-accounts and tokens are changed on whichever host is the hub; in the end all hosts agree, too.
+accounts and tokens are changed on whichever host is the hub; in the end all hosts agree, too. With `--hubs 3` they are
+three hubs and a spoke, of which one fails after the other, and another hub leads by itself.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from tests.support.fleet.cluster_faults import clustered_fleet
 from tests.support.fleet.promotion_faults import promoted_fleet
 from tests.support.fleet.report_faults import faulty_fleet
 
@@ -52,6 +54,7 @@ class FaultyHosts(Protocol):
 LAYOUTS: dict[int, Callable[[Path, Random], AbstractAsyncContextManager[FaultyHosts]]] = {
     1: faulty_fleet,
     2: promoted_fleet,
+    3: clustered_fleet,
 }
 
 

@@ -17,7 +17,7 @@ from appliance.fleet.claims.kv import KvRecords
 from appliance.fleet.hub_part import LEASES
 from appliance.fleet.link.link import NatsLink
 from appliance.fleet.quota.escrow import HeardRequest, PartOfLive, PartOfWindow, QuotaRecord, WindowRecord
-from appliance.fleet.quota.lease_ledger import LeaseLedger
+from appliance.fleet.quota.lease_ledger import TOLD, LeaseLedger, ToldRecord
 from appliance.fleet.quota.lease_upkeep import LeaseUpkeep
 from appliance.store.database import Store
 from appliance.store.queries import accounts as account_rows
@@ -57,7 +57,8 @@ def test_a_full_bucket_is_emptied_of_old_records(tmp_path: Path, show: Callable[
             for number in range(0, RECORDS, 2):  # the others are gone
                 account = Account(f"acc_{number}", f"n{number}", Tier.FREE, disabled=False, created_at=1)
                 await account_rows.insert(db, account)
-        await records.name()
+        told = ToldRecord(await records.name(), [AMS, FRA])
+        assert await records.put(TOLD, msgspec.json.encode(told), 0)
         lives = msgspec.json.encode(msgspec.structs.replace(OLD, live={AMS: PartOfLive(1)}))
         assert await records.put("acc_live", lives, 0)
         many = await fill(records)
@@ -68,9 +69,9 @@ def test_a_full_bucket_is_emptied_of_old_records(tmp_path: Path, show: Callable[
         upkeep = LeaseUpkeep(records, ledger, HostClock())
         for _ in range(LOOKS):
             await upkeep.look()
-        assert [each.key for each in await records.page(0, RECORDS)] == ["acc_live"]
+        assert [each.key for each in await records.page(0, RECORDS)] == [TOLD, "acc_live"]
         state = (await link.jetstream().stream_info(f"KV_{LEASES}")).state
-        assert state.messages == 2  # and the bucket's name
+        assert state.messages == 3  # and the bucket's name
         assert await records.put("acc_new", lives, 0)
         show(f"{many} old records filled the bucket; {state.bytes} bytes are left")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.support.fleet.appliances import FleetAppliance
 
 QUOTA = 50_000_000
-LIMITED = {"tiers.paid": {"bytes_limit": QUOTA}}
+LIMITED = {"tiers.paid": {"bytes_limit": QUOTA}, "tiers.free": {"max_live_sessions": 1}}
 BOTH = {"fsn1": ("hub", True), "ams1": ("spoke", True)}
 
 pytestmark = pytest.mark.timeout(900)  # an emulated kernel takes minutes
@@ -304,6 +304,20 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def _without_what_is_each_ones(config: str) -> list[str]:
     own = ("PrivateKey", "# PublicKey", "Address")
     return [line for line in config.splitlines() if not line.startswith(own)]
+
+
+@pytest.mark.long
+def test_a_session_that_ends_here_leaves_room_there_at_once(fleet: WholeFleet, show: Callable[[str], None]) -> None:
+    """The account may have one session."""
+    fleet.hub.admin("account", "create", "mona", "--tier", "free")
+    token, took = fleet.token("mona"), list[float]()
+    for number in range(20):
+        exit_ = fleet.exits[number % 2]
+        began = time.monotonic()
+        session = exit_.open(token, region=exit_.region)["id"]
+        took.append(time.monotonic() - began)
+        assert exit_.api("DELETE", f"/v1/sessions/{session}", token=token).status == 200
+    show(f"opened at once elsewhere in {sorted(took)[10]:.2f} s, at most {max(took):.2f} s")
 
 
 @pytest.mark.long

@@ -79,8 +79,13 @@ def test_the_authority_is_replaced_on_the_hub() -> None:
         (fleet.hub, stands(alone=UNHEARD), "warning", "connected, but what it sends does not come back"),
         (fleet.hub, stands(alone=f"two machines are {AMS}"), "ok", "connected, all is reported"),
         (fleet.standby, replace(WELL, role="hub"), "ok", "the fleet has none, so that only a backup replaces this"),
-        (fleet.standby, replace(stands(standby=("ams1", True)), role="hub"), "ok", "ams1 can take this host's place"),
-        (fleet.standby, replace(stands(standby=("ams1", False)), role="hub"), "warning", "ams1, the standby, is not"),
+        (
+            fleet.standby,
+            replace(stands(standbys=(("ams1", True),)), role="hub"),
+            "ok",
+            "ams1 can take this host's place",
+        ),
+        (fleet.standby, replace(stands(standbys=(("ams1", False),)), role="hub"), "warning", "ams1, a standby, is not"),
         (fleet.standby, replace(WELL, role="standby"), "ok", "this host is the standby, and has all"),
         (fleet.standby, replace(stands(behind=3), role="standby"), "warning", "lacks 3 changes of accounts"),
         (fleet.machines, stands(alone=UNHEARD), "ok", "no other machine"),
@@ -159,13 +164,16 @@ def test_hubs_reach_each_other(
 def test_a_hub_that_is_away_has_a_standby() -> None:
     """It is named with the command that makes it the hub, whatever keeps this host from the hub."""
     for why in (None, "its nats-server lets this host in, and does not answer"):
-        facts = stands(**CUT, standby=("ams1", True), failure=why)
+        facts = stands(**CUT, standbys=(("ams1", True),), failure=why)
         assert fleet.hub(facts).mend.endswith(
             "if the hub is lost, wg-appliance fleet promote on ams1 makes that host the hub"
         )
         here = fleet.hub(replace(facts, role="standby")).mend
         assert here.endswith("if the hub is lost, wg-appliance fleet promote makes this host the hub")
     assert "promote" not in fleet.hub(stands(**CUT)).mend
+    several = fleet.hub(stands(**CUT, standbys=(("ams1", True), ("sin1", True)))).mend
+    assert "another of the hub, ams1, sin1 leads by itself while most are there" in several
+    assert several.endswith("if they are lost, wg-appliance fleet promote on one that is left")
 
 
 def test_the_facts_are_what_the_server_noted() -> None:

@@ -149,7 +149,33 @@ def test_a_generation_that_began_with_nothing_of_the_one_before_has_all_of_that_
             assert await back.replica.follow()
             async with standby.store.read() as db:
                 kept = await fleet_conflicts.everything(db)
-            assert [each.id for each in kept if each.kind == "account"] == ["acc_late"]
+            assert [each.id for each in kept] == ["acc_late"]
+
+    asyncio.run(story())
+
+
+def test_what_no_log_tells_of_is_listed_too_by_a_hub_whose_successor_had_followed_nothing(tmp_path: Path) -> None:
+    """An account of a generation before: the hub had it, as it led on with the store of then."""
+
+    async def story() -> None:
+        async with followed(tmp_path, AMS) as (one, (standby,)):
+            await members(one)
+            await turn(one, [standby])
+            await one.account("ada")
+            async with one.store.write() as db:
+                await fleet_changes.forget(db)
+                await fleet_changes.record(db)
+                assert await generations.yield_to(db, Generation(2, Head(0, "")), 9) == 0
+            one.bus.subscriptions.clear()
+            await SyncLedger(standby.store, 2, one.named).listen(one.bus.hub())
+            async with standby.store.write() as db:
+                await db.execute("UPDATE fleet SET role = 'standby'")
+                await generations.begin(db, "b:1", 9)
+            back = await following(type(standby)(one.path, one.store, None, standby.clock), one.bus, FRA)  # type: ignore[arg-type]
+            assert await back.replica.follow()
+            async with one.store.read() as db:
+                kept = await fleet_conflicts.everything(db)
+            assert [each.kind for each in kept] == ["account", "token"]
 
     asyncio.run(story())
 
@@ -216,5 +242,27 @@ def test_a_hub_that_was_rolled_back_offers_nothing(tmp_path: Path) -> None:
                 assert await generations.yield_to(db, Generation(2, Head(99, "unknown")), 9) == 0
                 assert await fleet_changes.head(db) == Head(0, "")
                 assert not await fleet_changes.is_recorded(db)
+
+    asyncio.run(story())
+
+
+def test_of_several_hubs_one_that_was_replaced_twice_lists_what_was_not_acknowledged(tmp_path: Path) -> None:
+    """Another hub has led between it and the one that it follows, so that it does not know what that one began with."""
+
+    async def story() -> None:
+        async with followed(tmp_path) as (one, _):
+            async with one.store.write() as db:
+                for each in (HUB, STANDBY, member(LIS, "standby", "c:1")):
+                    await fleet_members.put(db, each)
+            await one.account("ada")
+            async with one.store.write() as db:
+                head = await fleet_changes.head(db)
+                await fleet_state.put_kept(db, 1, head.rev, head.mark)
+            await one.account("unseen")
+            async with one.store.write() as db:
+                assert await generations.yield_to(db, Generation(3, Head(99, "of the second")), 9) == 2
+                kept = await fleet_conflicts.everything(db)
+            assert [each.kind for each in kept] == ["account", "token"]
+            assert '"unseen"' in (kept[0].row or "")
 
     asyncio.run(story())

@@ -63,6 +63,8 @@ ROWS = {
         "test_who_has_seen_a_newer_generation_does_not_go_back",
         "test_a_hub_that_was_rolled_back_offers_nothing",
         "test_a_generation_that_began_with_nothing_of_the_one_before_has_all_of_that_listed",
+        "test_what_no_log_tells_of_is_listed_too_by_a_hub_whose_successor_had_followed_nothing",
+        "test_of_several_hubs_one_that_was_replaced_twice_lists_what_was_not_acknowledged",
     ),
     "the hub's fold alone is lost": ("test_a_fold_that_is_lost_is_made_again",),
     "an answer to an opening is lost": (

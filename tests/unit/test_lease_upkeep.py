@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from appliance.config.load import parse_settings
 from appliance.domain.entities import Account
+from appliance.domain.errors import NotAnswered
 from appliance.domain.tiers import Tier
 from appliance.fleet.quota.escrow import (
     HeardRequest,
@@ -22,6 +23,7 @@ from appliance.fleet.quota.escrow import (
 )
 from appliance.fleet.quota.lease_ledger import TOLD, LeaseLedger, ToldRecord
 from appliance.fleet.quota.lease_upkeep import PAGE, WALK_MS, LeaseUpkeep
+from appliance.fleet.quota.messages import ToldAll
 from appliance.fleet.quota.outdated import QUIET_MS, is_outdated
 from appliance.store.database import Store
 from appliance.store.queries import accounts as account_rows
@@ -72,13 +74,24 @@ def test_a_complete_record_is_kept_while_a_new_one_would_not_be() -> None:
     assert not needless(incomplete, told=(B,))  # it has what A has told of this account
 
 
+class FullRecords(RecordsInMemory):
+    """Those of a bucket that takes no more."""
+
+    full = False
+
+    async def put(self, key: str, value: bytes, revision: int) -> bool:
+        if self.full:
+            raise NotAnswered("maximum bytes exceeded")
+        return await super().put(key, value, revision)
+
+
 class Ledger:
     """A hub's records in memory, and its accounts."""
 
     def __init__(self, store: Store) -> None:
-        self.records = RecordsInMemory()
+        self.records = FullRecords()
         self.clock = VirtualClock(wall_ms=OVER, boot_ms=0)
-        ledger = LeaseLedger(self.records, store, self.clock, lambda: (A, B), self.records.name, gen=2)
+        self.ledger = ledger = LeaseLedger(self.records, store, self.clock, lambda: (A, B), self.records.name, gen=2)
         ledger.take_over(parse_settings('[tiers.free]\nbytes_window = "1h"\nseconds_window = "1h"\n', {}, "host"))
         self.upkeep = LeaseUpkeep(self.records, ledger, self.clock)
 
@@ -141,6 +154,22 @@ def test_a_record_that_has_changed_since_it_was_read_stays(tmp_path: Path) -> No
 
         ledger.records.page = page  # type: ignore[method-assign, assignment]  # a request between reading and deleting
         assert await ledger.walk() == {"acc_selftest_1"}
+
+    asyncio.run(on_ledger(story, tmp_path / "store.sqlite"))
+
+
+def test_a_full_bucket_is_emptied_though_it_cannot_note_that_an_exit_has_told_all(tmp_path: Path) -> None:
+    """As of one that has joined: it says so again until there is room for that."""
+
+    async def story(ledger: Ledger) -> None:
+        name = await ledger.records.name()
+        await ledger.put(TOLD, ToldRecord(name, [A]))
+        await ledger.put("acc_1", replace(RECORD, gen=2))
+        ledger.records.full = True
+        assert await ledger.walk() == {TOLD, "acc_1"}
+        with pytest.raises(NotAnswered):
+            await ledger.ledger.answer(B, msgspec.json.encode(ToldAll(name)))
+        assert await ledger.walk() == {TOLD}
 
     asyncio.run(on_ledger(story, tmp_path / "store.sqlite"))
 

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from appliance.domain.clock import Clock
     from appliance.fleet.link.nats_client import LinkUser
     from appliance.fleet.membership.identity import HubAddress
+    from appliance.store.queries.fleet_state import FleetRow
 
 DIAL_S, ANSWER_S = 4.0, 3.0
 # How far a generation is ahead that is begun by hand as all other hubs are lost: if they are not, they may have begun
 # others meanwhile, and yield all the same.
 BY_HAND = 100
 NOTHING = Head(0, "")
+PAGE_ROWS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +95,17 @@ async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int
     Where that one was begun by hand, as several hubs were lost of which this is one, it is a spoke: it runs no server
     any more with which the others could say that one of them leads.
 
-    They are kept as conflicts. Which they are is not known if this store was rolled back to before that one began, or
-    if there was another generation between the two. One that had followed nothing of this host's lacks all that is
-    recorded; what it has all the same is dropped from the conflicts once this host follows it.
+    They are kept as conflicts. Which they are is not known if this store was rolled back to before that one began. One
+    that had followed nothing of this host's may lack all that is here; what it has all the same is dropped from the
+    conflicts once this host follows it.
     """
     row, lacking = await fleet_state.read(db), []
-    if newer.base == NOTHING or await fleet_changes.known(db, newer.base):
-        found = await fleet_changes.after(db, newer.base.rev, fleet_changes.KEPT)
+    if row is not None and (had := await _surely_had(db, row, newer)) is not None:
+        found = await fleet_changes.after(db, had, fleet_changes.KEPT)
         lacking = [each for each in found if each.kind in fleet_conflicts.KINDS]
         await fleet_conflicts.note(db, lacking, now)
+    if newer.base == NOTHING:
+        await _note_everything(db, now)
     await fleet_changes.forget(db)
     await fleet_state.stand_by(db, newer.number)
     if row is not None:
@@ -109,6 +113,29 @@ async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int
         if newer.number - row.gen >= BY_HAND // 2:
             await fleet_state.be_spoke(db)
     return len(lacking)
+
+
+async def _surely_had(db: aiosqlite.Connection, row: FleetRow, newer: Generation) -> int | None:
+    """Returns the number of the last of this hub's changes that the newer generation has for sure; None: unknown.
+
+    Of several hubs another one may have led between the two: it had what was acknowledged.
+    """
+    if newer.base == NOTHING or await fleet_changes.known(db, newer.base):
+        return newer.base.rev
+    if not is_cluster(await fleet_members.hubs(db)):
+        return None
+    _, kept = row.kept
+    return kept.rev if await fleet_changes.known(db, kept) else 0
+
+
+async def _note_everything(db: aiosqlite.Connection, now: int) -> None:
+    """Keeps all rows as conflicts; those that are kept already stay as they are."""
+    for kind in fleet_conflicts.KINDS:
+        behind: str | None = ""
+        while behind is not None:
+            page = await fleet_changes.all_of(db, kind, behind, PAGE_ROWS)
+            await fleet_conflicts.note_more(db, page, now)
+            behind = page[-1].id if len(page) == PAGE_ROWS else None
 
 
 async def ask(user: LinkUser, node_id: str, hub: HubAddress, clock: Clock) -> Generation:

@@ -61,6 +61,7 @@ class LeaseLedger:
         self._memory = memory
         self._tiers: Mapping[str, TierLimits] = {}
         self._lends = False
+        self._unstored: set[tuple[str, str]] = set()  # (memory, exit): which has told all; a full bucket takes no more
 
     def take_over(self, settings: Settings) -> None:
         """Goes by these tiers from now on, and lends what has lapsed again, or does not."""
@@ -130,8 +131,8 @@ class LeaseLedger:
 
     async def _told(self) -> list[str]:
         """Returns the exits that have told all they hold."""
-        found = await self._records.get(TOLD)
-        return _nodes(found, await self._memory())
+        found, memory = await self._records.get(TOLD), await self._memory()
+        return [*_nodes(found, memory), *(node for of, node in self._unstored if of == memory)]
 
     async def _note(self, node: str, asked: ToldAll) -> AllNoted:
         """Notes that an exit has told all, if this is still the memory that it told it."""
@@ -139,12 +140,12 @@ class LeaseLedger:
             found = await self._records.get(TOLD)
             if await self._memory() != asked.memory:
                 return AllNoted(known=False)
+            self._unstored.add((asked.memory, node))
             told, members = _nodes(found, asked.memory), self._members()
             wanted = sorted({*(each for each in told if each in members), node})
-            if wanted == told:
-                return AllNoted(known=True)
             record = msgspec.json.encode(ToldRecord(asked.memory, wanted))
-            if await self._records.put(TOLD, record, found.revision):
+            if wanted == told or await self._records.put(TOLD, record, found.revision):
+                self._unstored.discard((asked.memory, node))
                 return AllNoted(known=True)
         raise FleetError("who has told all changes faster than it can be noted")
 

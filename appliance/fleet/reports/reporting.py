@@ -79,8 +79,9 @@ class Reporting:
 
     async def run(self) -> None:
         failing = False
+        loop = asyncio.get_running_loop()
         while True:
-            sent = 0
+            sent, began = 0, loop.time()
             try:
                 sent = await self.step()
                 failing = False
@@ -89,7 +90,9 @@ class Reporting:
                 if not failing:
                     log.warning("sessions are not reported to the fleet: %r", error)
                 failing = True
-            await asyncio.sleep(max(self._pace.look_s, sent / self._pace.per_second))
+            # What sending took counts, however far the hub is. If there is more, no look is waited for.
+            least = 0.0 if sent >= self._pace.per_second else self._pace.look_s
+            await asyncio.sleep(max(least, began + sent / self._pace.per_second - loop.time()))
 
     async def step(self) -> int:
         """Sends up to a second's reports; once there are none, compares the digest. Returns how many were acknowledged.

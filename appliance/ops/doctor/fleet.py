@@ -42,7 +42,7 @@ class FleetStanding:
     """Holds what the server noted of the fleet. `alone`: why it works as a single exit; None: it does not.
 
     `cut_off_since`: wall ms; `failure`: what keeps it from the hub, such as that the hub has forgotten it; `unsent`:
-    sessions with changes that no hub has. `standby`: its name, and whether it is alive; None: the fleet has none.
+    sessions with changes that no hub has. `standbys`: their names, and whether they are alive; several are hubs too.
     `behind`: how many changes of accounts this host lacks. `taken`: how many keys and names of this host's devices
     other exits have too, and some of these devices. `agreed`: of one of several hubs, whether a majority says which one
     leads; None: this host is none.
@@ -52,7 +52,7 @@ class FleetStanding:
     cut_off_since: int | None
     unsent: int
     peers: tuple[FleetPeer, ...]
-    standby: tuple[str, bool] | None = None
+    standbys: tuple[tuple[str, bool], ...] = ()
     behind: int = 0
     failure: str | None = None
     taken: tuple[int, tuple[str, ...]] = (0, ())
@@ -122,11 +122,9 @@ def hub(facts: FleetFacts) -> Finding:
 
 
 def _succession(facts: FleetFacts) -> str:
-    standby = None if facts.standing is None else facts.standing.standby
-    if standby is None:
-        return ""
-    name, _ = standby
-    return f"; {succession('the hub', [name], name if facts.role == 'standby' else '')}"
+    standbys = [] if facts.standing is None else [name for name, _ in facts.standing.standbys]
+    words = succession("the hub", standbys, standbys[0] if standbys and facts.role == "standby" else "")
+    return words and f"; {words}"
 
 
 def _is_of_this_host(alone: str) -> bool:
@@ -233,12 +231,13 @@ def standby(facts: FleetFacts) -> Finding:
         return ok(name, "this host is the standby, and has all that it was told of")
     if facts.role == "spoke":
         return ok(name, "this host is neither the hub nor its standby")
-    if found.standby is None:
+    if not found.standbys:
         return ok(name, "the fleet has none, so that only a backup replaces this host; fleet invite --hub adds one")
-    other, alive = found.standby
-    if not alive:
-        return warning(name, f"{other}, the standby, is not there", f"wg-appliance doctor on {other}")
-    return ok(name, f"{other} can take this host's place")
+    gone = [name for name, alive in found.standbys if not alive]
+    if gone:
+        return warning(name, f"{', '.join(gone)}, a standby, is not there", f"wg-appliance doctor on {gone[0]}")
+    names = " or ".join(name for name, _ in found.standbys)
+    return ok(name, f"{names} can take this host's place")
 
 
 def hubs(facts: FleetFacts) -> Finding:

@@ -102,22 +102,25 @@ class ChangesMade:
             f"{host.name}: {kind} {row}"
             for host in hosts
             for kind, id_, row in host.rows("SELECT kind, id, row FROM fleet_conflicts")
-            if row is not None and _as_stored(host, kind, id_) == _fields(json.loads(row))
+            if row is not None and _as_stored(host, kind, id_) == _told(kind, json.loads(row))
         ]
 
 
 def _as_stored(host: RunningHost, kind: str, id_: str) -> dict[str, object] | None:
-    table, columns = {"account": ("accounts", _ACCOUNT), "token": ("tokens", _TOKEN)}.get(kind, ("", ()))
-    rows = host.rows(f"SELECT {', '.join(columns)} FROM {table} WHERE id = ?", id_) if table else []  # noqa: S608
+    table, columns = OF_KIND[kind]
+    rows = host.rows(f"SELECT {', '.join(columns)} FROM {table} WHERE id = ?", id_)  # noqa: S608 (constants)
     return next((dict(zip(columns, row, strict=True)) for row in rows), None)
 
 
-def _fields(row: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in row.items() if key in (_TOKEN if "account_id" in row else _ACCOUNT)}
+def _told(kind: str, row: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in row.items() if key in OF_KIND[kind][1]}
 
 
-_ACCOUNT = ("id", "name", "tier", "disabled", "deleted_at")
-_TOKEN = ("id", "account_id", "label", "expires_at", "revoked_at")
+OF_KIND = {
+    "account": ("accounts", ("id", "name", "tier", "disabled", "deleted_at")),
+    "token": ("tokens", ("id", "account_id", "label", "expires_at", "revoked_at")),
+    "member": ("fleet_members", ("id", "name", "region", "nkey", "left_at")),
+}
 
 
 def _generation(host: RunningHost) -> int:

@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import random
+import shutil
+import signal
 import socket
 import sqlite3
 import sys
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from appliance.config.own_ports import route_port
+from appliance.fleet.status import status_file
 from tests.support.cli.command_line import PROJECT, CommandLine, Done
 from tests.support.fleet.asked_process import AskedProcess, MemberDied
 from tests.support.fleet.host_process import HostConfig
@@ -100,16 +103,29 @@ class RunningHost(CommandLine):
         found = self.nats()
         for each in found:
             with suppress(ProcessLookupError):
-                os.kill(each, 9)
+                os.kill(each, signal.SIGKILL)
         return bool(found)
+
+    def wipe_streams(self) -> None:
+        """Its nats-server is killed, and begins with nothing."""
+        self.kill_nats()
+        for each in (self.state.path / "fleet" / "hub").glob("jetstream*"):
+            shutil.rmtree(each, ignore_errors=True)
 
     def nats(self) -> list[int]:
         return [each for each in _children(self._process.pid) if _name(each) == "nats-server"]
 
-    def stop(self) -> None:
+    def stop(self, *, with_nats: bool = False) -> None:
+        """Has it do nothing, until `go_on` or `kill`."""
         self._process.stop()
+        for each in self.nats() if with_nats else ():
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGSTOP)
 
     def go_on(self) -> None:
+        for each in self.nats():
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGCONT)
         self._process.go_on()
 
     def last_words(self) -> str:
@@ -123,6 +139,10 @@ class RunningHost(CommandLine):
     def processes(self) -> list[int]:
         """All that may dial as this host."""
         return [each for each in (self._process.pid, *self.nats(), *self.commands) if each is not None]
+
+    async def do_beside(self, *arguments: str) -> str:
+        """A command in this process, which must succeed; the event loop goes on. Returns what it prints."""
+        return (await asyncio.to_thread(self.do, *arguments)).out.strip()
 
     async def command(self, *arguments: str, killed_after_s: float | None = None) -> Done | None:
         """Runs a command as a process; None: it was killed."""
@@ -153,6 +173,11 @@ class RunningHost(CommandLine):
     def standing(self) -> Standing | None:
         """None: it is in no fleet."""
         return next((Standing(*row) for row in self.rows("SELECT role, node_id, gen FROM fleet")), None)
+
+    def told_dialled(self) -> set[str]:
+        """Returns who has told this hub where it would be dialled."""
+        noted = status_file.read(self.state.fleet_status)
+        return set() if noted is None else {each.name for each in noted.status.nodes if each.dialled}
 
     def agreed(self) -> dict[str, list[tuple[Any, ...]]]:
         """Returns what all hosts of a fleet have alike."""
