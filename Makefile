@@ -32,8 +32,10 @@ CYCLES ?= 10000
 FAULTS ?= 500
 DUMPS ?= 200
 ROUNDS ?= 11
+FOLDED ?= 5000000
+LIVE_EACH ?= 2000
 
-.PHONY: run test test-all test-install test-install-all dist lint unit kernel fuzz faults fleet-faults kills powercut cycles churn documented bad-clients bench constraints clean
+.PHONY: run test test-all test-install test-install-all dist lint unit kernel fuzz faults fleet-faults kills powercut cycles churn documented bad-clients bench bench-fleet constraints clean
 
 run: .venv/run-ready
 	@.make/run
@@ -127,6 +129,13 @@ bad-clients: .venv/test-ready
 bench: .venv/bench-ready
 	.venv/bin/python -m tests.bench --json tests/bench/results.json --rounds $(ROUNDS)
 	.venv/bin/python -m tests.bench.page tests/bench/results.json
+
+# How far a fleet goes: what its parts cost, what a hub pays for ended sessions (1.6 GB of disk a million), and ten exits
+# at once, 150 ms from their hub. As root.
+bench-fleet: .venv/test-ready
+	.venv/bin/python -m tests.bench.fleet_scale
+	.venv/bin/python -m tests.bench.fleet_fold --sessions $(FOLDED)
+	.venv/bin/python -m tests.bench.fleet_ten --exits 10 --sessions $(LIVE_EACH) --accounts 100 --records 10000 --seconds 60
 
 # Finds are kept in build/fuzz-*; what belongs into the repository is copied to tests/fuzz/corpus by hand.
 fuzz: build/fuzz_dump build/fuzz_compare build/fuzz_pool build/fuzz_rows build/fuzz_uapi

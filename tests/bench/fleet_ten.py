@@ -194,6 +194,7 @@ def reporting(fleet: TenExits, seconds: float) -> None:
     time.sleep(10)  # the first report is due, and of all
     spent(fleet, "all sessions move, a report a minute", 2 * seconds)
     fleet.busy.unlink()
+    until(lambda: not any(each.unsent() for each in fleet.exits), "all that moved is reported", LONG_S)
 
 
 def revoke(fleet: TenExits, number: int) -> None:
@@ -217,7 +218,7 @@ def revoke(fleet: TenExits, number: int) -> None:
         watching = [threads.submit(watch, each) for each in fleet.exits]
         held.wait(60)
         began = time.monotonic()
-        fleet.hub.admin("token", "revoke", token_id)
+        fleet.hub.attempt("token", "revoke", token_id)  # that is busy may take longer than the command waits
         done.append(time.monotonic())
         for each in watching:
             each.result(60)
@@ -294,7 +295,8 @@ def running(world: FleetWorld, folder: Path, accounts: int, seconds: float) -> I
             yield fleet
         except BaseException as error:
             for each in exits:
-                error.add_note(f"log of {each.name}:\n{each.log()[-1500:]}")
+                warnings = [line for line in each.log().splitlines() if " INFO " not in line]
+                error.add_note(f"log of {each.name}:\n" + "\n".join(warnings[-5:]))
             raise
 
 

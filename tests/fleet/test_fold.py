@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from appliance.domain.errors import FleetError, NotAnswered
 from appliance.fleet.reports.away import folded_of_account, id_ending
-from appliance.fleet.reports.fold import AT_ONCE, DISK_LEFT, OF_ONE, STORED, Fold
+from appliance.fleet.reports.fold import AT_A_TIME, AT_ONCE, DISK_LEFT, OF_ONE, STORED, Fold
 from appliance.fleet.reports.fold_answers import FoldAnswers
 from appliance.fleet.reports.folding import merged
 from appliance.fleet.reports.reporting import ReportingPace
@@ -24,7 +24,10 @@ from tests.support.fleet.reporting_world import NODE, BusWorld, reporting_world
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import AsyncIterator
     from pathlib import Path
+
+    import aiosqlite
 
 OTHER = "nod_" + "b" * 24
 LINE = ReportedLine("2026-11", 5, None, 1, 2, 3, ReportedRates("eur", 4, 5), 6, 7)
@@ -300,6 +303,40 @@ def test_answers_have_room_in_a_message(tmp_path: Path) -> None:
                 said = await fleet_fold.said_after_batch(db, NODE, 7, "", 1000)
             assert len(said) == 450
             assert b'"live"' not in said[0].said
+
+    asyncio.run(story())
+
+
+def test_what_the_hub_itself_stores_waits_for_one_transaction(tmp_path: Path) -> None:
+    """However many exits report at once, and however much: a session that the hub opens is not refused for it."""
+    nodes = [f"nod_{letter * 24}" for letter in "cdefab"]
+
+    async def story() -> None:
+        async with reporting_world(tmp_path) as world:
+            write, begun = world.hub.write, asyncio.Event()
+            folded, waited = list[None](), list[int]()
+
+            @asynccontextmanager
+            async def noted() -> AsyncIterator[aiosqlite.Connection]:
+                async with write() as db:
+                    yield db
+                folded.append(None)
+                begun.set()
+
+            async def store() -> None:
+                await begun.wait()
+                before = len(folded)
+                async with write():
+                    waited.append(len(folded) - before)
+
+            for node in nodes:
+                await world.streams.make(node)
+                for number in range(2 * AT_A_TIME):
+                    await keep(world, f"ses_{number:03}", REPORT, node)
+            world.hub.write = noted  # type: ignore[method-assign]
+            await asyncio.gather(*(world.fold.catch_up(node) for node in nodes), store())
+            assert waited[0] <= 2
+            assert len(folded) == 2 * len(nodes)
 
     asyncio.run(story())
 

@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from appliance.fleet.reports.stream_room import Streams
     from appliance.store.database import Store
 
-AT_ONCE = 500  # messages of one transaction
+AT_ONCE = 500  # messages of one read
+# Reports of one transaction, and one such transaction at a time, whatever many exits report at once: what this host
+# itself writes, such as a session that it opens, waits for one of them.
+AT_A_TIME = 100
 DISK_LEFT = 512 * 1024 * 1024  # bytes that what others report leaves for this host's own sessions
 # What one exit may add to the store since the server has started, whatever the disk has left. Beyond it, no more than
 # that: one in the wrong hands that reports without end is refused itself before the others are.
@@ -74,6 +77,7 @@ class Fold:
         self._nodes = nodes
         self._read_up_to: dict[str, int] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._writing = asyncio.Lock()
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
         self._failing: set[str] = set()
@@ -199,11 +203,14 @@ class Fold:
                     marks.append(read(message.data, ReportMark))
             except Unreadable as error:
                 self._refuse(node, message.subject, error)
-        async with self._store.write() as db:
-            grown = await fold_reports(db, node, reports)
-            for mark in marks:
-                await _note_mark(db, node, mark)
-        self.note_grown(node, STORED * grown)
+        for first in range(0, len(reports), AT_A_TIME):
+            async with self._writing, self._store.write() as db:
+                grown = await fold_reports(db, node, reports[first : first + AT_A_TIME])
+            self.note_grown(node, STORED * grown)
+        if marks:
+            async with self._writing, self._store.write() as db:
+                for mark in marks:
+                    await _note_mark(db, node, mark)
 
     def _refuse(self, node: str, subject: str, error: Exception) -> None:
         self.refused += 1
