@@ -112,3 +112,26 @@ def test_two_of_three_hubs_are_lost(exits: list[FleetAppliance], show: Callable[
     for each in exits:
         await_token(each, later)
         until(lambda each=each: roles(each)[third.name] == "hub" and status(each)["quorum"], each.name)  # type: ignore[misc]
+
+
+def test_one_of_three_hubs_is_forgotten(exits: list[FleetAppliance], show: Callable[[str], None]) -> None:
+    """The two that are left are a hub and its standby, in the same generation, and go on."""
+    first, second, third = exits
+    first.admin("fleet", "hubs", *(each.name for each in exits))
+    token, generation = first.token("before"), status(first)["generation"]
+    third.lose_host()
+    began = time.monotonic()
+    said = first.attempt("fleet", "forget", third.name, "--yes", check=True).stderr
+    assert f"{first.name}, {second.name} are no longer hubs of which either may be lost" in said
+    for each in (first, second):
+        until(lambda each=each: roles(each) == {first.name: "hub", second.name: "standby"}, f"{each.name} knows it")  # type: ignore[misc]
+        until(
+            lambda each=each: (found := status(each))["quorum"] and not found["hubs_since"],
+            f"{each.name} is no hub of several",
+        )  # type: ignore[misc]
+        assert status(each)["generation"] == generation
+        await_token(each, token)
+    show(f"one of three hubs is forgotten: {time.monotonic() - began:.1f} s")
+    later = first.token("later")
+    for each in (first, second):
+        await_token(each, later)
