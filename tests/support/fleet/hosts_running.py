@@ -65,7 +65,7 @@ class RunningHost(CommandLine):
         self.name = "abcde"[number] + "1"
         self.folder = folder
         self.tunnel = KeptTunnel(folder / "tunnel")
-        self.still = False
+        self.still = self.stands = False
         self.live: dict[str, bytes] = {}
         self.poured: dict[str, Poured] = {}
         self.commands: set[int] = set()  # processes of commands that run
@@ -97,6 +97,7 @@ class RunningHost(CommandLine):
         if with_nats:
             self.kill_nats()
         await self._process.kill()
+        self.stands = False
 
     def kill_nats(self) -> bool:
         """Tells whether there was one."""
@@ -116,7 +117,8 @@ class RunningHost(CommandLine):
         return [each for each in _children(self._process.pid) if _name(each) == "nats-server"]
 
     def stop(self, *, with_nats: bool = False) -> None:
-        """Has it do nothing, until `go_on` or `kill`."""
+        """Has it do nothing, until `go_on` or `kill`. It may hold the tunnel's lock: no traffic moves meanwhile."""
+        self.stands = True
         self._process.stop()
         for each in self.nats() if with_nats else ():
             with suppress(ProcessLookupError):
@@ -127,6 +129,7 @@ class RunningHost(CommandLine):
             with suppress(ProcessLookupError):
                 os.kill(each, signal.SIGCONT)
         self._process.go_on()
+        self.stands = False
 
     def last_words(self) -> str:
         return self._process.last_words(6000)
@@ -209,7 +212,7 @@ class RunningHost(CommandLine):
     # Sessions --------------------------------------------------------------------------------------------
 
     def pour(self, session: str, rx: int, tx: int) -> None:
-        if self.tunnel.pour(self.live[session], rx, tx):
+        if not self.stands and self.tunnel.pour(self.live[session], rx, tx):
             known = self.poured.setdefault(session, Poured())
             known.rx += rx
             known.tx += tx
