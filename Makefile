@@ -97,6 +97,8 @@ faults: .venv/test-ready
 # compared with what the exits have counted; prints which faults, and the seed.
 fleet-faults: .venv/test-ready
 	.venv/bin/python -m tests.faults.fleet --faults $(FAULTS)
+	.venv/bin/python -m tests.faults.fleet --faults $(FAULTS) --hubs 2
+	.venv/bin/python -m tests.faults.fleet --faults $(FAULTS) --hubs 3
 
 # A real server killed in the middle of requests and ticks, and started again; prints what kills met, and the seed.
 kills: .venv/test-ready

@@ -43,8 +43,8 @@ def create(config_file: Path | None, name: str, tier: str, as_json: bool) -> Non
     """Create an account."""
 
     async def work(a: Admin) -> tuple[Account, str]:
-        async with a.store.write() as db:
-            await kept_accounts.require_here(db)
+        async with a.write() as db:
+            await kept_accounts.require_here(a, db)
             if await rows.by_name(db, name) is not None:
                 raise Conflict(f"account {name} exists already; to change it: wg-appliance account set")
             new = Account(ids.account_id(), name, Tier(tier), disabled=False, created_at=a.now)
@@ -67,7 +67,7 @@ def list_(config_file: Path | None, limit: int | None, as_json: bool) -> None:
 
     async def work(a: Admin) -> tuple[list[Account], str, int]:
         async with a.store.read() as db:
-            return await rows.everyone(db), await kept_accounts.remedy(db, "account create NAME"), a.now
+            return await rows.everyone(db), await kept_accounts.remedy(a, db, "account create NAME"), a.now
 
     accounts, remedy, now = admin.run(config_file, work)
     most = output.newest(limit, as_json=as_json)
@@ -95,7 +95,7 @@ def show(config_file: Path | None, name: str, as_json: bool) -> None:
             stored = await find(db, name)
             live = [s for s in await session_rows.unfinished_of(db, stored.id) if s.state is State.LIVE]
             has = {"live_sessions": len(live), "devices": await device_rows.count_of(db, stored.id)}
-            remedy = await kept_accounts.remedy(db, f"token create --account {shlex.quote(stored.name)}")
+            remedy = await kept_accounts.remedy(a, db, f"token create --account {shlex.quote(stored.name)}")
             return stored, has, await token_rows.of_account(db, stored.id), remedy, a.now
 
     stored, has, tokens, remedy, now = admin.run(config_file, work)
@@ -120,7 +120,7 @@ def set_(ctx: click.Context, name: str, tier: str | None, disabled: bool | None)
 
     async def work(a: Admin) -> tuple[Account, str, int]:
         async with a.change() as db:
-            await kept_accounts.require_here(db)
+            await kept_accounts.require_here(a, db)
             stored = await find(db, name)
             new_tier = stored.tier if tier is None else Tier(tier)
             new_disabled = stored.disabled if disabled is None else disabled
@@ -146,7 +146,7 @@ def delete(config_file: Path | None, name: str, yes: bool) -> None:
 
     async def work(a: Admin) -> int:
         async with a.change() as db:
-            await kept_accounts.require_here(db)
+            await kept_accounts.require_here(a, db)
             stored = await find(db, name)
             await rows.delete(db, stored.id, a.now)
             await _end_sessions(db, stored)

@@ -16,6 +16,7 @@ from appliance.domain.clock import HostClock
 from appliance.domain.errors import HostError, StoreError
 from appliance.store.file_owner import acting_as_owner, become_owner
 from appliance.store.known_time import clock_beside_server
+from appliance.store.queries import fleet_state
 from appliance.store.queries import node as node_row
 from appliance.store.state_dir import StateDir
 
@@ -28,10 +29,16 @@ if TYPE_CHECKING:
     from appliance.config.load import Settings
     from appliance.domain.believed_clock import BelievedClock
     from appliance.store.database import Store
+    from appliance.store.queries.fleet_changes import Head
 
 T = TypeVar("T")
 
 SETTLE_S = 5.0
+KEPT_S = 5.0
+QUEUED = (
+    "queued: no second hub has it yet; it holds here, and is lost if this host is lost, or another hub leads, before "
+    "one has it: wg-appliance fleet status"
+)
 POLL_S = 0.05
 IN_MEMORY = Path(":memory:")  # a store without a file. https://www.sqlite.org/inmemorydb.html
 
@@ -53,10 +60,36 @@ class Admin:
 
         Raises HostError if the change is stored, but the server has not acted on it in time.
         """
-        async with self.store.write() as db:
+        async with self.write() as db:
             yield db
             number = await node_row.request(db)
         await self._settle(number)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[aiosqlite.Connection]:
+        """Opens a transaction on what the server does not cache.
+
+        Where this host is one of several hubs, and what they have alike has changed, returns when a second one has it,
+        or says that none has yet.
+        """
+        async with self.store.write() as db:
+            before = await fleet_state.to_be_kept(db)
+            yield db
+            changed = await fleet_state.to_be_kept(db)
+        if changed is not None and changed != before and not await self._is_kept(*changed):
+            remark(QUEUED)
+
+    async def _is_kept(self, gen: int, change: Head) -> bool:
+        import asyncio
+
+        end = asyncio.get_running_loop().time() + KEPT_S
+        while True:
+            async with self.store.read() as db:
+                if await fleet_state.is_kept(db, gen, change):
+                    return True
+            if not self.state.is_served() or asyncio.get_running_loop().time() >= end:
+                return False
+            await asyncio.sleep(POLL_S)
 
     async def _settle(self, number: int) -> None:
         import asyncio

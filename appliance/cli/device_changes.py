@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
+from appliance.cli import kept_accounts
 from appliance.domain import device_name, ids
 from appliance.domain.device import NOTHING, Device
 from appliance.domain.entities import Account, Reason
@@ -73,7 +74,7 @@ async def admit(
     `new_id`: of the account, if it is new, and kept here.
     """
     checked = device_name.checked(name.device)
-    owner, is_new = await _owner(db, name.account, a.now, new_id)
+    owner, is_new = await _owner(db, a, name.account, new_id)
     most, count = a.settings.tiers[owner.tier].max_devices, await rows.count_of(db, owner.id)
     refused = await device_rules.refusal(db, owner.id, public_key=public_key, name=checked, most=most)
     if refused is not None:
@@ -158,13 +159,14 @@ async def rotate(db: aiosqlite.Connection, stored: Device, public_key: bytes, en
     return replace(stored, public_key=public_key, endpoint=endpoint, outdated=NOTHING)
 
 
-async def _owner(db: aiosqlite.Connection, name: str, now: int, new_id: str) -> tuple[Account, bool]:
+async def _owner(db: aiosqlite.Connection, a: Admin, name: str, new_id: str) -> tuple[Account, bool]:
     stored = await account_rows.by_name(db, name)
     if stored is None:
         host = await fleet_state.kept_on(db)
         if host is not None:
-            raise NotFound(f"no account {name} here; accounts are kept on {host}: create it there")
-        return Account(new_id or ids.account_id(), name, Tier.FREE, disabled=False, created_at=now), True
+            lost = await kept_accounts.if_lost(a, db, host)
+            raise NotFound(f"no account {name} here; accounts are kept on {host}: create it there{lost}")
+        return Account(new_id or ids.account_id(), name, Tier.FREE, disabled=False, created_at=a.now), True
     if stored.disabled:
         raise Conflict(
             f"account {name} is disabled, its devices may not connect; enable it first: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from appliance.config.load import Settings
+    from appliance.ops.doctor.fleet import FleetFacts
     from appliance.store.state_dir import StateDir
 
 
@@ -49,7 +50,7 @@ def _examine(config_file: Path | None) -> list[Finding]:
         settings = read_settings(config_file, os.environ)
     except ConfigError as error:
         return [failed("config", f"{error}; nothing else can be checked before", _mend(str(error), file))]
-    from appliance.ops.doctor.diagnosis import diagnose
+    from appliance.ops.doctor.diagnosis import diagnose, diagnose_fleet
     from appliance.ops.doctor.gather import gather
     from appliance.store import inspection
     from appliance.store.state_dir import StateDir
@@ -57,23 +58,29 @@ def _examine(config_file: Path | None) -> list[Finding]:
     state = StateDir(settings.node.state_dir)
 
     config_read = _config(settings, str(file) if file.exists() else f"no {file}: all defaults", file)
-    of_fleet = _examine_fleet(settings, state) if state.in_fleet else []  # first: root sees whose a port is
+    of_fleet = _gather_fleet(settings, state) if state.in_fleet else None  # first: root sees whose a port is
     facts = gather(settings, file, state, lambda: become_owner(state.path, inspection.rehearse))
-    return [config_read, *diagnose(facts), *of_fleet]
+    found = [config_read, *diagnose(facts)]
+    if of_fleet is None:
+        return found
+    if isinstance(of_fleet, Finding):
+        return [*found, of_fleet]
+    store = None if facts.state is None else facts.state.store
+    lacking = None if store is None or store.damage is not None else store.conflicts
+    return [*found, *diagnose_fleet(replace(of_fleet, conflicts=lacking))]
 
 
-def _examine_fleet(settings: Settings, state: StateDir) -> list[Finding]:
+def _gather_fleet(settings: Settings, state: StateDir) -> FleetFacts | Finding | None:
+    """Returns the facts of a host in a fleet, or why they cannot be read."""
     from appliance.cli.fleet import packages
     from appliance.domain.clock import HostClock
-    from appliance.ops.doctor.diagnosis import diagnose_fleet
 
     try:
         with packages():
             from appliance.fleet.status import doctor_gather
-        facts = doctor_gather.gather(settings, state, HostClock().now())
+        return doctor_gather.gather(settings, state, HostClock().now())
     except (HostError, OSError) as error:
-        return [failed("fleet-member", str(error), "wg-appliance fleet status")]
-    return [] if facts is None else diagnose_fleet(facts)
+        return failed("fleet-member", str(error), "wg-appliance fleet status")
 
 
 def _mend(error: str, file: Path) -> str:

@@ -65,6 +65,20 @@ def invite(config_file: Path | None, hub: bool, expires: int) -> None:
 
 
 @fleet.command()
+@click.argument("names", type=NAME, nargs=-1, required=True, metavar="NAME...")
+@click.pass_obj
+def hubs(config_file: Path | None, names: tuple[str, ...]) -> None:
+    """Make three hosts, or more, the hubs, this one among them: another leads by itself if one is lost.
+
+    With the name of this host alone, it is the only hub again.
+    """
+    with packages():
+        from appliance.cli import fleet_hubs
+
+    fleet_hubs.hubs(config_file, names)
+
+
+@fleet.command()
 @click.option("--force", is_flag=True, help="Also if the hub answers, or has changes that this host lacks.")
 @click.pass_obj
 def promote(config_file: Path | None, force: bool) -> None:

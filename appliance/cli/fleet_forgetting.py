@@ -7,6 +7,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from appliance.cli import admin, output
+from appliance.cli.fleet_hubs import said_of_the_rest
 from appliance.cli.fleet_leaving import FORCE
 from appliance.cli.fleet_server import POLL_S, import_all, noted, require_hub, seen
 from appliance.domain.errors import Conflict, HostError, NotFound
@@ -23,31 +24,38 @@ FREED_S, FORGOTTEN_S = 20.0, 5.0
 LEAVE_THERE = "wg-appliance fleet leave on it would report all first"
 FORGET = "Take {name} out of the fleet? What it has not reported is not counted."
 LATER = "the hub frees what {name} held (keys of clients, names of devices) once its server and nats-server run"
+HAD_KEYS = (
+    "{name} had the fleet's keys, as a standby has: if it may be in other hands, begin a new fleet, with new tokens; "
+    "another standby joins with a token of wg-appliance fleet invite --hub"
+)
 
 
 def forget(config_file: Path | None, name: str, *, yes: bool, as_json: bool) -> None:
-    async def work(a: Admin) -> tuple[bool, FreedClaims | None]:
+    async def work(a: Admin) -> tuple[list[str], bool, FreedClaims | None]:
         await require_hub(a, "hosts are forgotten")
         async with a.store.read() as db:
-            member = await fleet_members.by_name(db, name)
+            member, members = await fleet_members.by_name(db, name), await fleet_members.present(db)
         if member is None:
             raise NotFound(f"no host {name} is in the fleet: wg-appliance fleet status lists them")
         if member.role == "hub":
             raise Conflict(
                 f"{name} is the hub: wg-appliance fleet leave on it ends the fleet; if it is lost, the standby takes "
-                "its place: wg-appliance fleet promote on that one"
+                "its place: wg-appliance fleet promote on that one (of three hubs, another does by itself)"
             )
         alive = any(each.name == name and each.alive for each in getattr(noted(a), "nodes", ()))
         output.confirm((f"{name} is connected: {LEAVE_THERE}. " if alive else "") + FORGET.format(name=name), yes=yes)
         freed = await _forget(a, member)
         await seen(a, lambda status: status is None or name not in [each.name for each in status.nodes], FORGOTTEN_S)
-        return alive, freed
+        said = [HAD_KEYS.format(name=name)] if member.role == "standby" else []
+        return said + said_of_the_rest(members, name), alive, freed
 
     import_all()
-    alive, freed = admin.run(config_file, work)
+    said, alive, freed = admin.run(config_file, work)
     if alive:
         output.remark(f"{name} was connected: on it, {FORCE} makes it a single exit")
     output.remark(f"{name} is forgotten: the hub lets it in no more; to come back it joins with a new token")
+    for line in said:
+        output.remark(line)
     if freed is None:
         output.remark(LATER.format(name=name))
     _show(name, freed, as_json=as_json)
@@ -55,7 +63,7 @@ def forget(config_file: Path | None, name: str, *, yes: bool, as_json: bool) -> 
 
 async def _forget(a: Admin, member: FleetMember) -> FreedClaims | None:
     """Returns what was freed; None: the server does not run, or could not yet. Raises HostError: nothing is done."""
-    async with a.store.write() as db:
+    async with a.write() as db:
         number = await fleet_partings.note(db, member.id, fleet_partings.FORGOTTEN, a.now)
         if number is None:
             raise HostError("too much is still to be asked of other hosts: wg-appliance fleet status shows who is away")

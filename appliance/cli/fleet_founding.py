@@ -18,17 +18,15 @@ from appliance.domain.errors import Conflict, ConnectFailed, HostError
 from appliance.fleet.hub import authorities, certificates, nats_program
 from appliance.fleet.hub.config import invitation_inbox
 from appliance.fleet.hub.files import HubFiles, hub_place
-from appliance.fleet.hub_part import own_address
+from appliance.fleet.hub.hub_server import own_address
 from appliance.fleet.joining import founding
 from appliance.fleet.joining import token as join_token
 from appliance.fleet.link.hub_connection import HubConnection
 from appliance.fleet.link.link import hub_tls
 from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
+from appliance.fleet.membership import own_dialled
 from appliance.fleet.membership.identity import FleetFolder
-from appliance.network import standing_note
-from appliance.network.public_address import decide
-from appliance.network.uplinks import look
 from appliance.store.queries import fleet_members
 from appliance.store.state_dir import StateDir
 
@@ -108,34 +106,10 @@ def require_free(listen: str) -> None:
 
 def dialled_here(settings: Settings, state: StateDir) -> str:
     """Returns what other hosts dial, as HOST:PORT. Raises HostError if this host has nothing that they could."""
-    port = str(settings.fleet.listen).rpartition(":")[2]
-    if settings.fleet.advertise:
-        return _with_port(settings.fleet.advertise, port)
-    if settings.fleet.listen.loopback:
-        raise HostError(
-            f"no other host can dial fleet.listen = {settings.fleet.listen}: set it to 0.0.0.0:{port}, or set "
-            "fleet.advertise to what they dial"
-        )
-    address = settings.node.public_ip
-    if address is None:
-        standing = standing_note.read(state.addresses)
-        standing = standing or decide(None, look(None, without=settings.wireguard.interface), None)
-        if standing is None:
-            raise HostError(
-                "this host has no public address that others could dial: set node.public_ip, or fleet.advertise to a "
-                f"name or an address with the port, such as hub.example.net:{port}"
-            )
-        address = standing.address
-    if not address.is_global:
+    dialled, address = own_dialled.dialled_here(settings, state.addresses)
+    if address is not None and not address.is_global:
         output.remark(f"{address} is not a public address: where others cannot dial it, set fleet.advertise first")
-    return _with_port(str(address), port)
-
-
-def _with_port(named: str, port: str) -> str:
-    """Adds the port to a name or an address that has none."""
-    if named.count(":") > 1 and not named.startswith("["):
-        return f"[{named}]:{port}"
-    return named if ":" in named else f"{named}:{port}"
+    return dialled
 
 
 def invite(config_file: Path | None, *, as_hub: bool, lifetime_s: int) -> None:
@@ -161,7 +135,10 @@ def invite(config_file: Path | None, *, as_hub: bool, lifetime_s: int) -> None:
 async def _require_no_standby(db: aiosqlite.Connection) -> None:
     standby = next((each.name for each in await fleet_members.present(db) if each.role == "standby"), None)
     if standby is not None:
-        raise Conflict(f"{standby} is the fleet's standby already, and there is one: invite the host without --hub")
+        raise Conflict(
+            f"{standby} is the fleet's standby already: invite the host without --hub, and make three hosts the hubs "
+            "then: wg-appliance fleet hubs"
+        )
 
 
 async def _await_good(a: Admin, text: str) -> None:

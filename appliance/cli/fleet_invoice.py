@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from appliance.cli import output
+from appliance.cli import kept_accounts, output
 from appliance.domain.charges import month_bounds
 from appliance.domain.clock import rfc3339
 from appliance.domain.errors import Conflict
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
+    from appliance.cli.admin import Admin
     from appliance.domain.fleet_invoice import ReportingExit
     from appliance.metering.fleet_invoices import FleetInvoice
 
@@ -74,8 +75,9 @@ def _is_over(month: str, now_ms: int) -> bool:
     return now_ms >= month_ends
 
 
-async def require_here(db: aiosqlite.Connection) -> None:
+async def require_here(a: Admin, db: aiosqlite.Connection) -> None:
     """Raises Conflict if invoices are made on another host."""
     host = await fleet_state.kept_on(db)
     if host is not None:
-        raise Conflict(f"invoices are made on {host}, which has the reports of all exits: run this command there")
+        lost = await kept_accounts.if_lost(a, db, host)
+        raise Conflict(f"invoices are made on {host}, which has the reports of all exits: run this command there{lost}")

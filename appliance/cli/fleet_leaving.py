@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from appliance.cli import admin, output
+from appliance.cli.fleet_hubs import said_of_the_rest
 from appliance.cli.fleet_server import POLL_S, TAKES_PART_S, import_all, noted, require_member, seen
 from appliance.domain.entities import Reason
 from appliance.domain.errors import Conflict, ConnectFailed, HostError
 from appliance.fleet.hub.files import HubFiles, hub_place
 from appliance.fleet.joining import leaving
+from appliance.fleet.membership.hub_set import HubSet
 from appliance.fleet.membership.identity import FleetFolder
 from appliance.fleet.presence.directory import TAKEN_OUT
 from appliance.store.queries import fleet_members, fleet_reports, fleet_state, fleet_traces
@@ -35,11 +37,13 @@ END_FLEET = "End the fleet, of which this host is the hub? Live sessions go on."
 
 
 def leave(config_file: Path | None, *, force: bool, yes: bool) -> None:
-    async def work(a: Admin) -> bool:
+    async def work(a: Admin) -> tuple[bool, list[str]]:
         drained, left_behind = await _is_drained(a), await _left_behind(a)
         if left_behind is not None:
             await _become_single(a, left_behind, resume=False)
-            return drained
+            return drained, []
+        async with a.store.read() as db:
+            said = said_of_the_rest(await fleet_members.present(db), require_member(a).name)
         membership = require_member(a)
         if membership.role == "hub":
             await _require_last(a, force=force)
@@ -48,11 +52,13 @@ def leave(config_file: Path | None, *, force: bool, yes: bool) -> None:
             output.confirm(LEAVE_NOW if force else LEAVE, yes=yes)
             await _part(a, membership, force=force)
         await _become_single(a, membership.role, resume=not drained and not force)
-        return await _is_drained(a)
+        return await _is_drained(a), said
 
     import_all()
-    drained = admin.run(config_file, work)
+    drained, said = admin.run(config_file, work)
     output.remark("this host has left the fleet: it is a single exit, with the accounts and tokens that it had")
+    for line in said:
+        output.remark(line)
     if drained:
         output.remark("it takes no new sessions, as it is drained: wg-appliance node resume")
 
@@ -86,6 +92,11 @@ async def _require_last(a: Admin, *, force: bool) -> None:
     if not others:
         return
     names = ", ".join(others)
+    if HubSet.of(members).is_cluster and not force:
+        raise Conflict(
+            "this host is the hub that leads: stop its server until another one leads (systemctl stop wg-appliance "
+            "wg-appliance-hub; wg-appliance fleet status there says so), start it, and leave then"
+        )
     standby = next((each.name for each in members if each.role == "standby"), None)
     if standby is not None and not force:
         raise Conflict(
@@ -195,5 +206,6 @@ async def _become_single(a: Admin, was: Role, *, resume: bool) -> None:
             await node_rows.set_drained(db, drained=False)
     if a.state.is_served() and await seen(a, lambda status: status is None, TAKES_PART_S) is not None:
         raise HostError("the running server still takes part in the fleet: restart it (systemctl restart wg-appliance)")
-    if was == "hub":
-        HubFiles(hub_place(a.state.path)).remove()
+    files = HubFiles(hub_place(a.state.path))
+    if was == "hub" or files.config() is not None:  # a standby is one of several hubs, perhaps
+        files.remove()

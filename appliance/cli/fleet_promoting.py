@@ -15,13 +15,15 @@ from appliance.domain.clock import rfc3339
 from appliance.domain.errors import Conflict, ConnectFailed, FleetError, HostError
 from appliance.fleet.accounts import generations, terms
 from appliance.fleet.hub import nats_program
+from appliance.fleet.link.connect_failure import Hindrance
 from appliance.fleet.membership.hub_addresses import brought_up_to_date
+from appliance.fleet.membership.hub_set import HubSet
 from appliance.fleet.membership.identity import FleetFolder
 from appliance.server.fleet_role import user_of
 from appliance.store.queries import accounts, fleet_conflicts, fleet_members, fleet_state, fleet_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from appliance.cli.admin import Admin
@@ -34,13 +36,15 @@ FORCE = "wg-appliance fleet promote --force"
 
 
 def promote(config_file: Path | None, *, force: bool) -> None:
-    async def work(a: Admin) -> tuple[str, int, float | None]:
+    async def work(a: Admin) -> tuple[list[str], int, float | None]:
         membership = require_member(a)
         row, old = await _require_standby(a)
         if FleetFolder(a.state.path).hub_secrets() is None:
             raise HostError("this host lacks a hub's secrets: take it out of the fleet, and join anew as the standby")
-        require_free(str(a.settings.fleet.listen))
+        if len(old) == 1:  # else its nats-server runs already, as one of several
+            require_free(str(a.settings.fleet.listen))
         await _require_hub_gone(a, membership, force=force)
+        _require_followed(row, force=force)
         _require_all_followed(noted(a), force=force)
         await _say_terms(a)
         began = a.clock.host.now().boot_ms
@@ -53,16 +57,34 @@ def promote(config_file: Path | None, *, force: bool) -> None:
     old, generation, seconds = admin.run(config_file, work)
     since = "from when its server is started" if seconds is None else f"now: it took {seconds:.1f} s"
     output.remark(f"this host is the hub of generation {generation} {since}")
-    output.remark(f"the other exits find it by themselves; {old} becomes the standby when it is back")
-    output.remark(f"if it is lost for good: wg-appliance fleet forget {old}, then wg-appliance fleet invite --hub")
+    for line in what_becomes_of(old):
+        output.remark(line)
 
 
-async def _require_standby(a: Admin) -> tuple[FleetRow, str]:
-    """Returns the hub's name, too. Raises Conflict if this host is not the standby."""
+def what_becomes_of(old: Sequence[str]) -> list[str]:
+    """Returns what is said of the other hubs of before, the one that led first."""
+    if len(old) == 1:
+        return [
+            f"the other exits find it by themselves; {old[0]} becomes the standby when it is back",
+            f"if it is lost for good: wg-appliance fleet forget {old[0]}, then wg-appliance fleet invite --hub",
+        ]
+    names = ", ".join(old)
+    return [
+        f"the other exits find it by themselves; {names} become spokes when they are back",
+        f"three hubs again: wg-appliance fleet hubs with their names, here; what is lost for good ({names}): "
+        "wg-appliance fleet forget NAME",
+    ]
+
+
+async def _require_standby(a: Admin) -> tuple[FleetRow, list[str]]:
+    """Returns the names of the other hubs, too. Raises Conflict if this host is not a standby."""
     async with a.store.read() as db:
         row, members = await fleet_state.read(db), await fleet_members.present(db)
     if row is not None and row.role == "standby":
-        return row, next((each.name for each in members if each.role == "hub"), "the old hub")
+        hubs = HubSet.of(members)
+        if hubs.is_cluster:
+            return row, [each.name for each in hubs.hubs if each.id != row.node_id]
+        return row, [next((each.name for each in members if each.role == "hub"), "the old hub")]
     if row is not None and row.role == "hub":
         raise Conflict("this host is the hub already: wg-appliance fleet status")
     standby = next((each.name for each in members if each.role == "standby"), None)
@@ -81,8 +103,10 @@ async def _require_hub_gone(a: Admin, membership: Membership, *, force: bool) ->
         try:
             await generations.ask(user_of(membership, keys), keys.node_id, hub, a.clock.host)
             there = f"the hub answers at {hub.address}"
-        except ConnectFailed:
-            continue
+        except ConnectFailed as failure:
+            if failure.reason != Hindrance.KEY_NOT_KNOWN:
+                continue
+            there = f"the hub is at {hub.address} and does not know this host, which the others will not follow"
         except FleetError:
             there = f"the hub's nats-server answers at {hub.address}, its wg-appliance does not"
         if not force:
@@ -91,6 +115,16 @@ async def _require_hub_gone(a: Admin, membership: Membership, *, force: bool) ->
                 f"all the same, and it becomes the standby: {FORCE}"
             )
         output.remark(f"{there}: it becomes the standby as soon as it reaches this host")
+
+
+def _require_followed(row: FleetRow, *, force: bool) -> None:
+    """Raises Conflict if this host has nothing of the hub's generation yet: it has just yielded, or joined."""
+    if row.acc_rev:
+        return
+    lost = f"this host has followed no change of generation {row.gen} yet"
+    if not force:
+        raise Conflict(f"{lost}: reach the hub until it has, or lose the generation's changes: {FORCE}")
+    output.remark(f"lost, unless the old hub comes back and fleet conflicts lists them: {lost}")
 
 
 def _require_all_followed(status: FleetStatus | None, *, force: bool) -> None:
@@ -121,7 +155,7 @@ async def _begin(a: Admin, membership: Membership, row: FleetRow) -> int:
     """Begins the generation. A command that is killed here has done it, or nothing."""
     dialled = dialled_here(a.settings, a.state)
     async with replace(a, settle_s=TAKES_PART_S).change() as db:
-        generation = await generations.begin(db, dialled)
+        generation = await generations.begin(db, dialled, a.now)
         members = await fleet_members.everyone(db)
     FleetFolder(a.state.path).save_membership(brought_up_to_date(membership, row.node_id, "hub", members))
     return generation

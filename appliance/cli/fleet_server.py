@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from appliance.cli import output
+from appliance.cli import kept_accounts, output
 from appliance.domain import clock_steps
 from appliance.domain.errors import Conflict, HostError
 from appliance.fleet.membership import identity
@@ -53,7 +53,8 @@ async def require_hub(a: Admin, what: str) -> Membership:
     if membership.role != "hub":
         async with a.store.read() as db:
             hub = await fleet_state.kept_on(db) or "the hub"
-        raise Conflict(f"{what} on {hub}: run this command there")
+            lost = await kept_accounts.if_lost(a, db, hub)
+        raise Conflict(f"{what} on {hub}: run this command there{lost}")
     return membership
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from appliance.cli import output
 from appliance.cli.fleet_server import POLL_S
-from appliance.domain.errors import Conflict
+from appliance.domain.errors import Conflict, HostError
 from appliance.fleet.rpc.operations import VERIFY, VerifiedLine, VerifyLines
 from appliance.store.queries import fleet_requests
 
@@ -25,12 +25,17 @@ AT_ONCE = 500  # lines of one request
 
 
 async def verify(a: Admin, account_id: str, month: str, invoice: FleetInvoice) -> None:
-    """Asks the exits in the fleet, and remarks which agree, and which do not answer. Raises Conflict if one differs."""
+    """Asks the exits in the fleet, and remarks which agree, and which have left, whose lines nobody can compare.
+
+    Raises Conflict if one differs. Raises HostError if not all have compared: no server runs here, or one is silent.
+    """
     exits = [each for each in invoice.exits if each.present and each.node != invoice.own_node]
     _tell_of_gone(invoice)
     if not a.state.is_served():
         if exits:
-            output.remark("not compared with the exits' own lines: the server is not running")
+            raise HostError(
+                "not compared with the exits' own lines: the server is not running: systemctl start wg-appliance"
+            )
         return
     asked = [(each, request) for each in exits for request in requests(account_id, month, invoice, each)]
     numbers = []
@@ -93,4 +98,7 @@ def _tell(exits: Sequence[ReportingExit], answers: Sequence[tuple[ReportingExit,
     if agreeing:
         output.remark(f"verified: the lines are those of {', '.join(agreeing)}")
     if silent:
-        output.remark(f"not compared: {', '.join(sorted(silent))}: no answer")
+        raise HostError(
+            f"not compared: {', '.join(sorted(silent))}: no answer; again once wg-appliance fleet status shows that it "
+            "is there and of this version"
+        )

@@ -34,7 +34,11 @@ OF_PRICES = ("TIME", "TRAFFIC", "CURRENCY")  # columns that are empty where no p
 @click.argument("name", type=NAME, metavar="NAME|ID")
 @click.option("--month", type=Month(), required=True, help="Such as 2026-11 (UTC).")
 @click.option("--format", "shape", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True)
-@click.option("--verify", is_flag=True, help="Recalculate every line from the daily totals; fail on a difference.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Recalculate every line from the daily totals; fail if one differs, or not all could be.",
+)
 @click.option("--final", is_flag=True, help="Fail if there may be more to come: the month, or an exit's report of it.")
 @output.json_option
 @click.pass_obj
@@ -112,12 +116,13 @@ class Billed(NamedTuple):
 
 async def _read(a: Admin, name: str, month: str, *, verify: bool, final: bool) -> Billed:
     """Reads the invoice. Raises NotFound for an unknown name. Raises Conflict if the name is ambiguous, the lines
-    differ from the daily totals, invoices are made on another host, or it is to be final and is not."""
+    differ from the daily totals, invoices are made on another host, or it is to be final and is not. Raises
+    HostError if other exits were to compare their lines and have not."""
     from appliance.cli.fleet_invoice import completeness, require_final, require_here
 
     # One snapshot for lines and days: the server may count meanwhile.
     async with a.store.snapshot() as db:
-        await require_here(db)
+        await require_here(a, db)
         found = await _find(db, name, month, a.clock)
         if verify:
             await _verify(db, found.account, found.own)

@@ -45,8 +45,8 @@ def create(
     secret = ids.token_secret()
 
     async def work(a: Admin) -> tuple[Token, bool, str]:
-        async with a.store.write() as db:
-            await kept_accounts.require_here(db)
+        async with a.write() as db:
+            await kept_accounts.require_here(a, db)
             owner, is_new = await _owner(db, name, None if tier is None else Tier(tier), a.now)
             expires_at = None if expires is None else a.now + expires * 1000
             made = Token(ids.token_id(), owner.name, owner.tier, label, a.now, expires_at, None)
@@ -75,7 +75,7 @@ def list_(config_file: Path | None, limit: int | None, as_json: bool) -> None:
 
     async def work(a: Admin) -> tuple[list[Token], str, int]:
         async with a.store.read() as db:
-            return await rows.everything(db), await kept_accounts.remedy(db, "token create --account NAME"), a.now
+            return await rows.everything(db), await kept_accounts.remedy(a, db, "token create --account NAME"), a.now
 
     tokens, remedy, now = admin.run(config_file, work)
     most = output.newest(limit, as_json=as_json)
@@ -96,7 +96,7 @@ def revoke(config_file: Path | None, token_id: str, end_sessions: bool) -> None:
 
     async def work(a: Admin) -> tuple[Token, int]:
         async with a.change() as db:
-            await kept_accounts.require_here(db)
+            await kept_accounts.require_here(a, db)
             stored = await _find(db, token_id)
             await rows.revoke(db, stored.id, a.now)
             return stored, await session_rows.close_of_token(db, stored.id) if end_sessions else 0

@@ -16,6 +16,10 @@ class SessionPlace(Protocol):
         """Asks the ledger for it. Does not raise: where there is no answer in time, this exit's share counts."""
         ...
 
+    async def ask_again(self) -> None:
+        """Asks once more where there was no room: sessions that have ended elsewhere make some a moment later."""
+        ...
+
     def replaces(self) -> None:
         """Notes that the session takes the place of one on another exit, which ends."""
         ...

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from appliance.domain import ids
@@ -14,11 +15,10 @@ from appliance.fleet.accounts import terms
 from appliance.fleet.accounts.caller import Caller
 from appliance.fleet.accounts.replica import Reactions, Replica
 from appliance.fleet.accounts.terms import FollowedTerms
-from appliance.fleet.hub_part import HubPart, own_address
 from appliance.fleet.joining.followed_authorities import FollowedAuthorities
 from appliance.fleet.link.link import NatsLink
 from appliance.fleet.presence.beating import Beating
-from appliance.fleet.presence.beats import Figures, OwnBeats
+from appliance.fleet.presence.beats import OwnBeats
 from appliance.fleet.presence.counted_call import CountedCall
 from appliance.fleet.presence.directory import Directory
 from appliance.fleet.presence.offline import OfflineTokens, may_open
@@ -47,12 +47,13 @@ if TYPE_CHECKING:
 
     from appliance.config.load import Settings
     from appliance.domain.clock import Moment
+    from appliance.fleet.hub.hub_serving import HubServing, HubStanding
+    from appliance.fleet.hub_part import HubPart
     from appliance.fleet.link.link import LinkState
     from appliance.fleet.membership.identity import Membership, NodeKeys
     from appliance.fleet.membership.roster import Roster
     from appliance.fleet.status.status import FleetStatus
     from appliance.server.served_exit import ServedExit
-    from appliance.store.queries.fleet_state import FleetRow
 
     Task = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
     Endless = Callable[[], Coroutine[Any, Any, None]]
@@ -72,21 +73,23 @@ class FleetPart:
         here: ServedExit,
         membership: Membership,
         keys: NodeKeys,
-        row: FleetRow,
         roster: Roster,
         role: FleetRole,
+        serving: HubServing,
+        standing: HubStanding,
     ) -> None:
         self._here = here
         self._membership = membership
         self._keys = keys
-        self._row = row
         self._role = role
+        self._serving, self._standing = serving, standing
         self.roster = roster
         self.hub: HubPart | None = None
         self.link = self._make_link()
         self.directory = Directory(fleet_exit_parts.this_member(roster, keys.node_id), roster.all)
-        authorities = FollowedAuthorities(role.folder, keys.xkey, lambda: self._membership, self._trust)
-        self.replica = Replica(self.link, here.store, keys.node_id, here.clock, self._reactions(), authorities)
+        self.dialled = fleet_exit_parts.own_dialled(lambda: self._here)
+        self.replica = self._make_replica()
+        self.replica.tells_at_once = standing.cluster > 0
         self._own_beats = self._make_beats()
         self.nodes = FleetNodes(
             here.parts.node, self.directory, self._own_beats, self.link, here.clock, secrets.randbelow
@@ -108,10 +111,8 @@ class FleetPart:
     # Building ------------------------------------------------------------------------------------------
 
     def _make_link(self) -> NatsLink:
-        own = (own_address(str(self._here.settings.fleet.listen), self._membership.hubs[0].server_name),)
-        is_hub = self._membership.role == "hub"
         return NatsLink(
-            lambda: own if is_hub else self._membership.hubs,
+            lambda: self._serving.addresses() or self._membership.hubs,
             user_of(self._membership, self._keys),
             self._here.clock,
             self._link_changed,
@@ -122,20 +123,17 @@ class FleetPart:
             self.reporting.reconnected()
             self.replica.reconnected()
 
+    def _make_replica(self) -> Replica:
+        here, keys = self._here, self._keys
+        authorities = FollowedAuthorities(self._role.folder, keys.xkey, lambda: self._membership, self._trust)
+        beside = self._reactions(), authorities, lambda: self.dialled.now
+        return Replica(self.link, here.store, keys.node_id, here.clock, *beside)
+
     def _make_beats(self) -> OwnBeats:
-        parts, here = self._here.parts, self._here
-        own = self.roster.get(self._keys.node_id)
+        here, own = self._here, self.roster.get(self._keys.node_id)
         assert own is not None  # noqa: S101 (it was looked at)
-        meter = parts.meter
-        figures = Figures(
-            live=lambda: len(parts.live),
-            room=lambda: parts.pool.capacity - parts.pool.in_use,
-            moved=lambda: meter.bytes_in + meter.bytes_out,
-            line=lambda: parts.ticker.fastest,
-            accounts=self._position,
-        )
-        inst = secrets.token_hex(8)
-        return OwnBeats(own, parts.node, figures, here.clock, inst=inst, refusal=self.directory.refusal)
+        figures, inst = fleet_exit_parts.figures(here, self._position), secrets.token_hex(8)
+        return OwnBeats(own, here.parts.node, figures, here.clock, inst=inst, refusal=self.directory.refusal)
 
     def _position(self) -> tuple[int, int]:
         return self.replica.position if self.hub is None else self.hub.ledger.position
@@ -158,7 +156,7 @@ class FleetPart:
             view=TrustingView(self.nodes, heard),
             call=CountedCall(self.rpc.call, self.directory, self.link, here.clock, self._rpc_seconds),
             claims=self.claims,
-            folds=HubFolds(here.store, self.roster.is_present) if self._membership.role == "hub" else None,
+            folds=HubFolds(here.store, self.roster.is_present) if self._standing.leads else None,
             hub_id=self._hub_id,
             patience_s=min(LONGEST_PATIENCE_S, here.settings.wireguard.apply_timeout + WAY_S),
             is_hub=self.roster.is_hub,
@@ -177,8 +175,10 @@ class FleetPart:
         return next((node for node, there in self.nodes.standing().items() if there and self.roster.is_hub(node)), None)
 
     def _heard(self) -> Moment | None:
-        """Returns when the ledger was last heard: on a hub it is here."""
-        return self._here.clock.now() if self._membership.role == "hub" else self.replica.heard
+        """Returns when the ledger was last heard: on the hub it is here, unless another of several leads."""
+        if not self._standing.leads:
+            return self.replica.heard
+        return self._serving.heard() if self._standing.cluster else self._here.clock.now()
 
     def _reactions(self) -> Reactions:
         parts = self._here.parts
@@ -207,7 +207,7 @@ class FleetPart:
         self.link.trust(membership.ca)
 
     def _heard_hub(self, gen: int, acc_rev: int) -> None:
-        if self._membership.role != "hub":
+        if not self._standing.leads:
             self.replica.beat(gen, acc_rev)
 
     # Running -------------------------------------------------------------------------------------------
@@ -215,7 +215,9 @@ class FleetPart:
     async def begin(self, hub: HubPart | None) -> None:
         """Begins to connect, to answer and to follow; the API is the fleet's from here on."""
         here, self.hub = self._here, hub
+        await self.dialled.look()
         if hub is not None:
+            self.dialled.taken = partial(hub.dialled.note, self._keys.node_id)
             hub.trusting = self._trust
             hub.leases.take_over(here.settings)
             await terms.lead(here.store, here.settings, here.parts.ticker, here.take_over)
@@ -236,9 +238,10 @@ class FleetPart:
         offered.fault = lambda: self.directory.own_fault(here.clock.now())
 
     async def connect(self) -> None:
-        """Begins to connect; on a hub once its server answers, which is one of the tasks."""
+        """Begins to connect, on a hub once its server answers."""
+        await self._serving.wait_listening()
         if self.hub is not None:
-            await self.hub.connect()
+            self.hub.connect()
         self.link.start()
 
     async def _follow_terms(self) -> None:
@@ -266,16 +269,19 @@ class FleetPart:
         """Returns what runs until the event that each is given."""
         notes = StatusNotes(self._here.state.fleet_status, self.status, self._here.clock)
         own: dict[str, Task] = {"beats": self.beating.run, "claims": self.claims.run, "status": notes.run}
-        if self.hub is None:
-            return own | {"the replica": self.replica.run}
-        return own | self.hub.tasks() | {"the other hubs": self._watch_hubs}
+        own["where others dial"] = self.dialled.run
+        if self._standing.role == "hub":
+            own["the other hubs"] = self._watch_hubs
+        return own | ({"the replica": self.replica.run} if self.hub is None else self.hub.tasks())
 
     async def _watch_hubs(self, stopping: asyncio.Event) -> None:
-        await self._role.watch(lambda: self._membership, stopping)
+        await self._role.watch(lambda: self._membership, self._serving.leads, stopping)
 
     async def is_as_built(self) -> bool:
-        """Tells whether this host is still in its fleet what it was when this was built: hub, standby or spoke."""
-        return await self._role.is_still(self._row)
+        """Tells whether this host is in its fleet what it was when this was built. It is, while the store is silent."""
+        with suppress(StoreUnavailable):
+            return await self._serving.standing() == self._standing
+        return True
 
     def endless(self) -> dict[str, Endless]:
         """Returns what runs until it is cancelled."""
@@ -289,10 +295,6 @@ class FleetPart:
             "operations": self.any.ops.run,
         }
         return own if self.hub is None else own | {"the fold": self.hub.fold.run}
-
-    def servers(self) -> dict[str, Task]:
-        """Returns what is to run until all else has ended."""
-        return {} if self.hub is None else self.hub.servers()
 
     async def disconnect(self) -> None:
         """Ends the connections, if that was not done."""
@@ -341,7 +343,6 @@ class FleetPart:
         tokens = KnownTokens(
             hold=may_open(heard, now, offline_ms), until=None if heard is None else heard.wall_ms + offline_ms
         )
-        presences = self.nodes.presences()
-        return fleet_status(
-            presences, self._keys.node_id, self.nodes.apart(), self.link.state, self._report, tokens, now
-        )
+        known = self.nodes.presences(), self._keys.node_id, self.nodes.apart()
+        beside = self.claims.taken, self._serving.known(self._standing, self.hub.dialled.told if self.hub else {})
+        return fleet_status(*known, self.link.state, self._report, tokens, now, *beside)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from appliance.fleet.hub.hub_serving import HubServing
 from appliance.fleet.hub_part import HubPart, HubPlan
 from appliance.fleet.membership.identity import FleetFolder
 from appliance.fleet.membership.roster import Roster
@@ -16,22 +17,38 @@ if TYPE_CHECKING:
     from appliance.server.served_exit import ServedExit
 
 
-async def build(here: ServedExit) -> tuple[FleetPart, HubPart | None] | None:
-    """Builds this host's part; None: it is in no fleet. Raises HostError, StoreUnavailable."""
+async def serving(here: ServedExit) -> HubServing:
+    """Builds what runs this host's nats-server while it is to have one: not before it has asked other hubs.
+
+    Raises HostError, StoreUnavailable.
+    """
+    folder = FleetFolder(here.state.path)
+    if (membership := folder.membership()) is not None:
+        await FleetRole(here.store, folder, here.clock).yield_if_replaced(membership)
+    return HubServing(folder, here.store, here.clock, str(here.settings.fleet.listen))
+
+
+async def build(here: ServedExit, serving: HubServing) -> tuple[FleetPart, HubPart | None] | None:
+    """Builds this host's part; None: it is in no fleet. Raises FleetError, HostError, StoreUnavailable."""
     folder = FleetFolder(here.state.path)
     membership = folder.membership()
     if membership is None:
         return None
     role = FleetRole(here.store, folder, here.clock)
-    membership, row = await role.settle(membership)
+    membership, row = await role.settle(membership, leads=serving.leads())
     async with here.store.write() as db:
         if await fleet_reports.begin_reporting(db):
             await peer_lives.begin(db, here.state.peer_lives, here.clock.now().boot_id)
     roster = Roster(here.store)
     await roster.load()
-    part = FleetPart(here, membership, folder.keys(), row, roster, role)
+    standing = await serving.standing()
+    server = await serving.server() if standing.leads else None
+    part = FleetPart(here, membership, folder.keys(), roster, role, serving, standing)
     of_hub = folder.hub_secrets()
-    if membership.role != "hub" or of_hub is None:
+    if server is None or of_hub is None:
         return part, None
-    plan = HubPlan(here.state.path, membership, of_hub, str(here.settings.fleet.listen), row.gen, row.node_id, row.base)
-    return part, HubPart(plan, here.store, roster, here.clock)
+    several = standing.cluster > 0
+    plan = HubPlan(here.state.path, membership, of_hub, standing.gen, row.node_id, row.base, several)
+    hub = HubPart(plan, server, serving.addresses, here.store, roster, here.clock)
+    serving.told, hub.ledger.heard = lambda: hub.ledger.told, serving.wake
+    return part, hub

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import HostError
-from appliance.fleet.claims.own_claims import OwnClaims, OwnKey
+from appliance.fleet.claims.own_claims import OwnClaims, OwnKey, OwnName
+from appliance.fleet.hub import nats_program
+from appliance.fleet.membership.own_dialled import OwnDialled, dialled_here
+from appliance.fleet.presence.beats import Figures
 from appliance.fleet.quota.kept_leases import KeptLeases
 from appliance.fleet.quota.leasing import Leasing
 from appliance.fleet.quota.own_use import OwnUse
@@ -29,19 +32,37 @@ def this_member(roster: Roster, node_id: str) -> FleetMember:
     return own
 
 
+def figures(here: ServedExit, accounts: Callable[[], tuple[int, int]]) -> Figures:
+    """Returns what this exit's beats say of it. `accounts`: returns (gen, rev) of those that it has."""
+    parts, meter = here.parts, here.parts.meter
+    return Figures(
+        live=lambda: len(parts.live),
+        room=lambda: parts.pool.capacity - parts.pool.in_use,
+        moved=lambda: meter.bytes_in + meter.bytes_out,
+        line=lambda: parts.ticker.fastest,
+        accounts=accounts,
+    )
+
+
+def own_dialled(here: Callable[[], ServedExit]) -> OwnDialled:
+    """Builds what knows where other hosts would dial this one as a hub. `here`: as it is when it is looked."""
+    return OwnDialled(lambda: dialled_here(here().settings, here().state.addresses)[0], nats_program.find)
+
+
 def own_claims(here: ServedExit, link: HubLink, node_id: str, fleet_key: bytes) -> OwnClaims:
     """Builds what claims the keys and names of this exit's sessions and devices."""
     records = here.parts.records
 
     def own_keys() -> Iterator[OwnKey]:
         for device in records.devices:
-            yield OwnKey(device.public_key, device.account_id, device.id, device=True)
+            shown = f"{device.account}/{device.name}"
+            yield OwnKey(device.public_key, device.account_id, device.id, device=True, shown=shown)
         for session in records.live:
             if not session.device_id:
                 yield OwnKey(session.public_key, session.account_id, session.id, device=False)
 
-    def names() -> Iterator[tuple[str, str]]:
-        return ((device.account_id, device.name) for device in records.devices)
+    def names() -> Iterator[OwnName]:
+        return (OwnName(device.account_id, device.name, device.account) for device in records.devices)
 
     return OwnClaims(
         link,

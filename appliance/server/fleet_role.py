@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from appliance.domain.errors import HostError, StoreUnavailable
 from appliance.fleet.accounts import generations
 from appliance.fleet.hub.config import member_inbox
-from appliance.fleet.hub.files import HubFiles, hub_place
 from appliance.fleet.link.link import hub_tls
 from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LEADING_LOOKS = 6  # one in so many looks is made by a hub that leads for certain
 LOOK_S = 5.0  # how soon a hub that was replaced notices that its successor can be reached
 
 
@@ -44,17 +44,15 @@ class FleetRole:
         self.folder = folder
         self._clock = clock
 
-    async def settle(self, membership: Membership) -> tuple[Membership, FleetRow]:
+    async def settle(self, membership: Membership, *, leads: bool = False) -> tuple[Membership, FleetRow]:
         """Returns what this host is now: a hub asks the others first, and yields to one of a newer generation.
 
-        Raises HostError or StoreUnavailable.
+        `leads`: no other hub does for certain. Raises HostError or StoreUnavailable.
         """
-        await self.yield_if_replaced(membership)
+        if not leads:
+            await self.yield_if_replaced(membership)
         row = await self._row()
-        membership = await self.brought_up_to_date(membership)
-        if row.role == "standby":
-            await asyncio.to_thread(self._remove_hub)
-        return membership, row
+        return await self.brought_up_to_date(membership), row
 
     async def _row(self) -> FleetRow:
         async with self._store.read() as db:
@@ -75,19 +73,6 @@ class FleetRole:
         if found != membership and self.folder.is_member:
             await asyncio.to_thread(self.folder.save_membership, found)
         return found
-
-    def _remove_hub(self) -> None:
-        files = HubFiles(hub_place(self.folder.path.parent))
-        if files.config() is not None:
-            files.remove()
-
-    async def is_still(self, row: FleetRow) -> bool:
-        """Tells whether the store says what it said. While it cannot be read, it does."""
-        with suppress(StoreUnavailable):
-            async with self._store.read() as db:
-                now = await fleet_state.read(db)
-            return now is None or now.role == row.role
-        return True
 
     async def yield_if_replaced(self, membership: Membership) -> None:
         """Asks the other hubs' addresses, on a hub. Raises StoreUnavailable."""
@@ -110,9 +95,18 @@ class FleetRole:
                 "changes that the other hub does not have: %d; wg-appliance fleet conflicts lists them", lacking
             )
 
-    async def watch(self, membership: Callable[[], Membership], stopping: asyncio.Event) -> None:
-        """Looks again and again, until `stopping`. On a hub."""
+    async def watch(
+        self, membership: Callable[[], Membership], leads: Callable[[], bool], stopping: asyncio.Event
+    ) -> None:
+        """Looks again and again, until `stopping`. On a hub. `leads`: no other hub of several does for certain.
+
+        One that was taken for lost with the others may have been made the hub by hand all the same.
+        """
+        looks = 0
         while not stopping.is_set():
             await wait(stopping, LOOK_S)
+            looks += 1
+            if leads() and looks % LEADING_LOOKS:
+                continue
             with suppress(StoreUnavailable):  # the tick says so
                 await self.yield_if_replaced(membership())

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import StoreUnavailable
+from appliance.server.fleet_retention import FleetRetention
 from appliance.sessions.stopping import wait
 from appliance.store import free_pages
 from appliance.store.queries import devices
@@ -41,7 +42,7 @@ PAGES_A_PIECE = 50
 
 class Retention:
     """Deletes ended sessions after `meter.retention`, and removed devices with the last of theirs; invoices after
-    `pricing.keep`. Keeps no state of its own.
+    `pricing.keep`. On a hub, what other exits have told of theirs goes likewise. Keeps no state of its own.
 
     What a stop or a crash leaves undone is still due at the next start.
     """
@@ -52,6 +53,7 @@ class Retention:
         self._retention_s = settings.retention
         self._clock = clock
         self._failing = False
+        self._of_fleet = FleetRetention(store, self._write)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Sweeps once an hour, or more often where something is kept for less, until `stopping`."""
@@ -85,8 +87,10 @@ class Retention:
         if self._retention_s:
             await self._delete_sessions(now - self._retention_s * 1000, stopping)
             await self._forget_devices(now - self._retention_s * 1000, stopping)
+            await self._of_fleet.forget_sessions(now - self._retention_s * 1000, stopping)
         if self._terms.keep:
             await self._delete_invoiced(now - self._terms.keep * 1000, stopping)
+            await self._of_fleet.delete_lines(now - self._terms.keep * 1000, stopping)
         await self._give_back(stopping)
 
     async def _delete_sessions(self, before: int, stopping: asyncio.Event) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ASKING_AT_ONCE = 8  # devices for which the ledger is asked: those that arrive together keep no other opening waiting
+
 
 class Arrivals:
     """Opens sessions of devices. `refused` is called with the account of a device whose session has not begun."""
@@ -38,6 +40,7 @@ class Arrivals:
         self._refused = refused
         self._asked: dict[bytes, asyncio.Future[Session]] = {}  # by public key
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking = asyncio.Semaphore(ASKING_AT_ONCE)
 
     def look(self, seen: Observation) -> None:
         """Asks for a session for each device whose handshake was found, by this look or another, and has none yet."""
@@ -66,7 +69,8 @@ class Arrivals:
     async def _ask_first(self, place: SessionPlace, arrival: Arrival) -> None:
         """Asks the other exits for room before the session begins."""
         with place:
-            await place.ask()
+            async with self._asking:
+                await place.ask()
             self._queue.put(arrival)
             await asyncio.wait([arrival.answer])
 

@@ -105,6 +105,7 @@ class BatchCloses:
         self, requests: Iterable[CloseRequest], refused: Mapping[bytes, TunnelError], seen: Observation
     ) -> None:
         """Ends the sessions whose peers are gone, and answers all requests."""
+        grants = self._records.lending.grants
         for request in requests:
             if (error := refused.get(request.public_key)) is not None:
                 self._fail(request, error)
@@ -118,6 +119,8 @@ class BatchCloses:
                 self._quarantine.add(session.address_offset)
             self._records.ended.add(replace(session, state=State.TERMINATED, terminated_at=seen.now.wall_ms))
             note_end(self._metrics, session, session.reason or request.reason)
+            if grants is not None:
+                grants.turned_over({session.account_id})  # the next tick may come after one is opened elsewhere
             request.succeed(None)
 
     def _fail(self, request: CloseRequest, error: TunnelError | None) -> None:

@@ -1,4 +1,4 @@
-"""Inspects a store without writing to it: integrity, application, schema version, last heartbeat, drain, devices."""
+"""Inspects a store without writing to it: integrity, application, schema version, what an operator is told of."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from appliance.store import integrity, migration
 
 BEAT = "SELECT beat_wall_ms, beat_boot_ms, beat_boot_id FROM node"
 ACCEPTED = "SELECT right_wall_ms, right_boot_ms, right_boot_id FROM node"
+DEVICES = "SELECT count(*) FROM devices WHERE removed_at IS NULL"
+CONFLICTS = "SELECT count(*) FROM fleet_conflicts"
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """Describes a store. `newest`: the version this program migrates it to. `heartbeat`: None before the first.
 
-    `known`: the last moment whose wall time is believed.
+    `known`: the last moment whose wall time is believed. `conflicts`: changes of accounts that the fleet took back.
     """
 
     damage: str | None
@@ -30,6 +32,7 @@ class Inspection:
     drained: bool = False
     known: Moment | None = None
     devices: int = 0
+    conflicts: int = 0
 
 
 def inspect(path: Path, newest: int) -> Inspection:
@@ -43,12 +46,13 @@ def inspect(path: Path, newest: int) -> Inspection:
             own = application == migration.APPLICATION_ID
             heartbeat, drained = _node(db) if own else (None, False)
             accepted = _moment(db, ACCEPTED) if own else None
-            devices = _devices(db) if own else 0
+            devices = _count(db, DEVICES) if own else 0
+            conflicts = _count(db, CONFLICTS) if own else 0
     except StoreError as error:
         return Inspection(damage=str(error))
     # A store that was created and never opened is empty, with both numbers 0.
     ours = application == migration.APPLICATION_ID or (application, version) == (0, 0)
-    return Inspection(None, ours, version, newest, heartbeat, drained, accepted or heartbeat, devices)
+    return Inspection(None, ours, version, newest, heartbeat, drained, accepted or heartbeat, devices, conflicts)
 
 
 def rehearse() -> None:
@@ -66,9 +70,9 @@ def _node(db: sqlite3.Connection) -> tuple[Moment | None, bool]:
     return _moment(db, BEAT), row is not None and bool(row[0])
 
 
-def _devices(db: sqlite3.Connection) -> int:
+def _count(db: sqlite3.Connection, query: str) -> int:
     try:
-        (count,) = db.execute("SELECT count(*) FROM devices WHERE removed_at IS NULL").fetchone()
+        (count,) = db.execute(query).fetchone()
     except sqlite3.OperationalError:
         return 0  # the store is of an older version
     return int(count)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.domain.tiers import Tier
+from appliance.fleet.quota.opening_place import AGAIN_S
+from appliance.sessions.arrivals import ASKING_AT_ONCE
 from tests.support.api.answers import refused
 from tests.support.api.device_owner import Owner
-from tests.support.api.exit_under_test import new_key
+from tests.support.api.exit_under_test import new_key, until
 from tests.support.fleet.exits_under_test import on_fleet
 from tests.support.fleet.lent_limits import lent
 
@@ -205,6 +207,31 @@ async def test_a_device_is_held_while_another_exit_has_the_accounts_session(exit
         assert key in exits["fra"].exit_.tunnel.peers
 
 
+MOVES = 20
+
+
+@on_fleet("ams", "fra", config_text=LIVE.replace("max_live_sessions = 2", "max_live_sessions = 1"))
+async def test_a_session_that_has_ended_on_one_exit_leaves_room_on_the_other_at_once(exits: ExitsUnderTest) -> None:
+    """The exit where it ended gives that back by its next look, after the other was asked."""
+    async with lent(exits, again_s=(0.05, *AGAIN_S)) as limits, limits.running():
+        client = await exits.client(tier=Tier.FREE)
+        here, there = "ams", "fra"
+        for _ in range(MOVES):
+            session = await client.at(here).open(region=here)
+            await client.at(here).delete(session["id"])
+            here, there = there, here
+        assert not sum(each.denied for each in limits.leasing.values())
+
+
+@on_fleet("ams", "fra", config_text=LIVE.replace("max_live_sessions = 2", "max_live_sessions = 1"))
+async def test_a_session_that_lives_on_another_exit_leaves_no_room(exits: ExitsUnderTest) -> None:
+    """However often it is asked for; it is refused once, in time, and counted once."""
+    async with lent(exits) as limits, limits.running():
+        using = await Using(limits, await exits.client(tier=Tier.FREE)).open("ams")
+        refused(await using.client.at("fra").post(region="fra"), 403, "live session limit reached")
+        assert limits.leasing["fra"].denied == 1
+
+
 @on_fleet("ams", "fra", config_text=LIMITS)
 async def test_use_on_all_exits_is_shown_on_each(exits: ExitsUnderTest) -> None:
     """By the usage, by a session and by the command, which reads the store."""
@@ -260,3 +287,41 @@ async def test_a_ledger_that_has_lost_its_memory_is_told_what_is_lent(exits: Exi
         await limits.tell_again()
         assert limits.ledger.told == {host.node_id for host in exits.hosts.values()}
         assert await using.use_up() <= QUOTA + 2 * LOOK
+
+
+@on_fleet("ams", "fra", config_text=LIMITS + 'seconds_window = "1h"\n')
+async def test_a_new_ledger_is_told_nothing_of_windows_that_are_over(exits: ExitsUnderTest) -> None:
+    """Else it had a record again of each account that was ever there."""
+    async with lent(exits) as limits:
+        using = await Using(limits, await exits.client(tier=Tier.FREE)).open("ams", "fra")
+        await using.use_up()
+        limits.ledger.lost()
+        await limits.tell_again()
+        assert len(limits.ledger.records) == 1
+        await limits.pass_time(3600, look=900)
+        limits.ledger.lost()
+        await limits.tell_again()
+        assert limits.ledger.told == {host.node_id for host in exits.hosts.values()}
+        assert not limits.ledger.records
+
+
+DEVICES = 3 * ASKING_AT_ONCE
+
+
+@on_fleet("ams", "fra", config_text=LIVE)
+async def test_devices_that_arrive_together_are_asked_for_a_few_at_a_time(exits: ExitsUnderTest) -> None:
+    """Each gets its session."""
+    async with lent(exits) as limits:
+        for number in range(DEVICES):
+            client = await exits.client(f"account-{number}", tier=Tier.FREE)
+            await Owner(client.at("fra")).add("phone", region="fra")
+        exit_ = exits["fra"].exit_
+        keys = [row[0] for row in exit_.rows("SELECT public_key FROM devices")]
+        limits.ledger.open.clear()
+        await exit_.shake(*keys)
+        await until(lambda: limits.ledger.under_way == ASKING_AT_ONCE, "those that may are asked for")
+        await exit_.shake(*keys)  # nobody else is
+        assert limits.ledger.under_way == ASKING_AT_ONCE
+        limits.ledger.open.set()
+        live = "SELECT 1 FROM sessions WHERE state = 'live'"
+        await until(lambda: len(exit_.rows(live)) == DEVICES, "all have their sessions")

@@ -21,7 +21,6 @@ from appliance.cli import (
     admin,
     device_held,
     fleet_draining,
-    fleet_founding,
     fleet_leaving,
     fleet_promoting,
     fleet_server,
@@ -34,6 +33,7 @@ from appliance.fleet.hub import nats_program
 from appliance.fleet.hub.certificates import as_der
 from appliance.fleet.joining import token as join_token
 from appliance.fleet.link.link import hub_tls
+from appliance.fleet.membership import own_dialled
 from appliance.fleet.membership.identity import FleetFolder
 from appliance.network.uplinks import HostView
 from appliance.store.queries import fleet_requests
@@ -83,7 +83,16 @@ def token_of(done: Done) -> str:
 
 def test_what_needs_a_fleet_says_how_to_be_in_one(ams: FleetHost) -> None:
     """Nothing is made by asking."""
-    for words in (["status"], ["invite"], ["promote"], ["conflicts"], ["rotate-ca"], ["leave"], ["forget", "x"]):
+    for words in (
+        ["status"],
+        ["invite"],
+        ["promote"],
+        ["conflicts"],
+        ["rotate-ca"],
+        ["leave"],
+        ["forget", "x"],
+        ["hubs", "x"],
+    ):
         said = ams.refused("fleet", *words)
         assert said.startswith("this host is in no fleet: wg-appliance fleet init makes it the hub of a new one"), words
     assert not (ams.state.path / "fleet").exists()
@@ -165,7 +174,7 @@ def test_a_host_that_nobody_could_dial(fra: FleetHost, monkeypatch: pytest.Monke
     assert fra.refused("fleet", "init").startswith(f"no other host can dial fleet.listen = {fra.listen}: set it to 0.0")
     text = text.replace(f'listen = "{fra.listen}"', f'listen = "0.0.0.0:{fra.port}"')
     fra.config.write_text(text, encoding="utf-8")
-    monkeypatch.setattr(fleet_founding, "look", lambda _asked, without: HostView({}, frozenset()))  # noqa: ARG005
+    monkeypatch.setattr(own_dialled, "look", lambda _asked, without: HostView({}, frozenset()))  # noqa: ARG005
     assert fra.refused("fleet", "init").startswith("this host has no public address that others could dial: set node")
     fra.config.write_text(text.replace("[fleet]", 'public_ip = "10.1.2.3"\n[fleet]'), encoding="utf-8")
     done = fra.do("fleet", "init")
@@ -330,6 +339,9 @@ def test_the_standby_is_promoted_when_the_hub_is_gone(
         assert "ams1 is the fleet's standby already" in fra.refused("fleet", "invite", "--hub")
         assert fra.refused("fleet", "promote").startswith("this host is the hub already")
         assert "its wg-appliance does not: stop it first" in ams.refused("fleet", "promote")
+    assert ams.refused("fleet", "promote").startswith("this host has followed no change of generation 1 yet: reach")
+    with closing(sqlite3.connect(ams.state.store)) as db, db:  # as its server would have
+        db.execute("UPDATE fleet SET acc_rev = 3, acc_mark = 'm'")
     with monkeypatch.context() as patch:
         patch.setattr(fleet_promoting, "noted", lambda _: SimpleNamespace(behind=3))
         assert "this host does not have: 3: reach the hub" in ams.refused("fleet", "promote")

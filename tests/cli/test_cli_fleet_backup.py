@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.domain.clock import HostClock
 from appliance.fleet.membership.identity import FleetFolder, new_fleet_id
 from appliance.ops.backup import fleet_files
 from appliance.store.queries import fleet_reports, fleet_requests, fleet_state
@@ -52,6 +53,12 @@ def one(wga: CommandLine, sql: str) -> object:
         return db.execute(sql).fetchone()[0]
 
 
+def used_of(wga: CommandLine) -> tuple[int, int]:
+    """How many bytes and seconds the account has used of its windows."""
+    usage = wga.json("usage", "ada")
+    return usage["bytes_used"], usage["session_seconds"]
+
+
 TRIGGERS = "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'fleet%'"
 
 
@@ -78,7 +85,12 @@ def test_a_hub_comes_back_on_an_empty_host(fra: CommandLine, saved: Path) -> Non
 
 
 def test_as_a_new_node_it_is_a_single_exit(fra: CommandLine, saved: Path) -> None:
-    """No file, row or trigger of the fleet is there; sessions stay, what has ended is reported to no fleet again."""
+    """No file, row or trigger of the fleet is there; sessions stay, what has ended is reported to no fleet again. What
+    was used of quotas is the old node's, also in the fleet, where it would count once more."""
+    opened = "UPDATE accounts SET bytes_opened_at = ?1, bytes_used = 5, time_opened_at = ?1, time_used_ms = 6000"
+    with closing(sqlite3.connect(fra.state.store)) as db, db:
+        db.execute(opened, (HostClock().now().wall_ms,))
+    assert used_of(fra) == (5, 6)
     fra.write(lambda db: fleet_requests.intend(db, "nod_1", "drain", b"{}", 0))
     fra.do("backup", str(saved))
     lose_all(fra)
@@ -88,6 +100,7 @@ def test_as_a_new_node_it_is_a_single_exit(fra: CommandLine, saved: Path) -> Non
     for table in ("fleet", "fleet_changes", "fleet_intents"):
         assert one(fra, f"SELECT count(*) FROM {table}") == 0, table  # noqa: S608 (names from above)
     assert len(fra.json("session", "list")["sessions"]) == 2
+    assert used_of(fra) == (0, 0)
     enter(fra)
 
     async def nothing_older(db: aiosqlite.Connection) -> None:

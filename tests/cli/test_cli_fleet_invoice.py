@@ -30,7 +30,7 @@ def books(wga: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Books:
     with closing(sqlite3.connect(wga.state.store)) as db, db:
         db.execute("INSERT INTO fleet (only_row, role, node_id, gen) VALUES (1, 'hub', 'nod_1', 1)")
         db.executemany(
-            "INSERT INTO fleet_members VALUES (?, ?, ?, ?, ?, zeroblob(32), 1, ?, '')",
+            "INSERT INTO fleet_members VALUES (?, ?, ?, ?, ?, zeroblob(32), 1, ?, '', 0)",
             [
                 ("nod_1", "fra1", "fra", "hub", "U1", None),
                 ("nod_2", "ams1", "ams", "spoke", "U2", None),
@@ -212,12 +212,15 @@ def test_verify_fails_where_an_exit_has_other_lines(books: Books) -> None:
 
 
 def test_verify_says_who_has_not_compared(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exit that does not answer in time, and all of them while no server runs."""
-    assert "not compared with the exits' own lines: the server is not running" in books.invoice("--verify").err
+    """An exit that does not answer in time, and all of them while no server runs: such a verification has failed."""
+    refused = books.invoice("--verify")
+    assert (refused.status, refused.out, refused.err.count("\n")) == (1, "", 1)
+    assert "not compared with the exits' own lines: the server is not running" in refused.err
     monkeypatch.setattr(fleet_verifying, "ANSWERED_WITHIN_S", 0.1)
     with books.wga.state.serving():
         done = books.invoice("--verify")
-    assert (done.status, done.err.splitlines()[0]) == (0, "not compared: ams1: no answer")
+    assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "not compared: ams1: no answer" in done.err
     assert waiting(books) == 0
 
 
@@ -229,4 +232,4 @@ def test_a_session_of_an_exit_that_has_left_is_not_called_running(books: Books) 
     with answering(books, None):
         done = books.invoice("--verify")
     assert "  not told  " in next(row for row in done.out.splitlines() if row.startswith(THERE))
-    assert done.err.splitlines()[0] == "not compared: osl1: in the fleet no more"
+    assert (done.status, done.err.splitlines()[0]) == (0, "not compared: osl1: in the fleet no more")

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
+
+from appliance.config import state_file
+from appliance.domain.clock import HostClock
+from appliance.fleet.link.link import LinkState
+from appliance.fleet.presence.directory import Presence
+from appliance.fleet.status.status import KnownTokens, ReportState, fleet_status
+from appliance.fleet.status.status_file import NotedStatus
+from tests.support.fleet.members import a_member
 
 if TYPE_CHECKING:
     from tests.support.cli.command_line import CommandLine
@@ -27,7 +36,24 @@ def spoke(wga: CommandLine) -> CommandLine:
 def join(wga: CommandLine, role: str) -> None:
     with closing(sqlite3.connect(wga.state.store)) as db, db:
         db.execute("INSERT INTO fleet (only_row, role, node_id, gen) VALUES (1, ?, 'nod_2', 1)", (role,))
-        db.execute("INSERT INTO fleet_members VALUES ('nod_1', 'fra1', 'fra', 'hub', 'U', zeroblob(32), 1, NULL, '')")
+        db.execute(
+            "INSERT INTO fleet_members VALUES ('nod_1', 'fra1', 'fra', 'hub', 'U', zeroblob(32), 1, NULL, '', 0)"
+        )
+
+
+def cut_off(wga: CommandLine, *, standby: bool, here: bool = False, hub_away: bool = True, age_ms: int = 0) -> None:
+    """What a server notes whose hub is away. `here`: this host is the standby."""
+    with closing(sqlite3.connect(wga.state.store)) as db, db:
+        for id_, name, role in (("nod_2", "sin1", here), ("nod_3", "ams1", not here)) if standby else ():
+            row = (id_, name, "standby" if role else "spoke", f"U{id_}")
+            db.execute("INSERT INTO fleet_members VALUES (?, ?, 'eu', ?, ?, zeroblob(32), 2, NULL, '', 0)", row)
+    now = HostClock().now()
+    link = LinkState(connected=not hub_away, since=now)
+    this = Presence(a_member("nod_2", "sin1", "eu"), None, True, None, None, None, asked=False)
+    status = fleet_status([this], "nod_2", None, link, ReportState(), KnownTokens(hold=True, until=1), now)
+    wga.state.fleet_status.parent.mkdir(exist_ok=True)
+    noted = NotedStatus(status, now.wall_ms, now.boot_ms - age_ms, now.boot_id)
+    state_file.write_json(wga.state.fleet_status, msgspec.to_builtins(noted))
 
 
 def contents(wga: CommandLine) -> list[tuple[object, ...]]:
@@ -87,3 +113,27 @@ def test_a_hub_keeps_them_itself(wga: CommandLine) -> None:
     wga.do("account", "create", "bob")
     wga.do("account", "set", "bob", "--tier", "paid")
     wga.do("token", "create", "--account", "carl")
+
+
+def test_a_hub_that_is_away_has_a_standby(spoke: CommandLine) -> None:
+    """It and the command that makes it the hub are named, on the standby too."""
+    cut_off(spoke, standby=True)
+    words = "; if fra1 is lost, wg-appliance fleet promote on ams1 makes that host the hub\n"
+    for command in (*CHANGES.values(), ("device", "add", "bob/phone"), ("invoice", "ada", "--month", "2026-11")):
+        refused = spoke(*command)
+        assert (refused.status, refused.out, refused.err.count("\n")) == (1, "", 1)
+        assert refused.err.endswith(words), command
+    with closing(sqlite3.connect(spoke.state.store)) as db, db:
+        db.execute("DELETE FROM fleet_members WHERE id <> 'nod_1'")
+    cut_off(spoke, standby=True, here=True)
+    words = "; if fra1 is lost, wg-appliance fleet promote makes this host the hub\n"
+    assert spoke("account", "create", "bob").err.endswith(words)
+
+
+@pytest.mark.parametrize(
+    "noted", [{"standby": False}, {"standby": True, "hub_away": False}, {"standby": True, "age_ms": 11_000}]
+)
+def test_a_standby_is_not_named_without_need(spoke: CommandLine, noted: dict[str, Any]) -> None:
+    """There is none, the hub is reached, or no server that runs says that it is not."""
+    cut_off(spoke, **noted)
+    assert spoke("account", "create", "bob").err.endswith("fra1: run this command there\n")

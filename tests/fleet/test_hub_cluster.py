@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,11 +27,11 @@ FRA, AMS, LON = (
 
 
 def cluster(*hubs: HubAddress) -> Cluster | None:
-    return cluster_of("flt_1", FRA.server_name, "0.0.0.0:7422", hubs, "/x/ca.pem")
+    return cluster_of("flt_1", FRA.server_name, "0.0.0.0:7422", hubs)
 
 
 def settings(folder: Path | str, of: Cluster | None) -> HubSettings:
-    files = ServerFiles(f"{folder}/leaf.pem", f"{folder}/leaf.key", f"{folder}/streams")
+    files = ServerFiles(f"{folder}/leaf.pem", f"{folder}/leaf.key", f"{folder}/streams", authority=f"{folder}/leaf.pem")
     return HubSettings(FRA.server_name, "127.0.0.1:7422", files, *OWN_KEYS, (), cluster=of)
 
 
@@ -48,7 +47,7 @@ def test_hubs_dial_each_other_beside_the_port_for_members() -> None:
     found = cluster(LON, FRA, AMS)
     assert found == cluster(AMS, LON, FRA, AMS)
     assert found is not None
-    assert found.listen == "0.0.0.0:7423"
+    assert (found.listen, found.dialled) == ("0.0.0.0:7423", "192.0.2.1:7423")
     assert found.routes == ("[2001:db8::3]:65534", "ams.example.net:7001")
     assert [copies(hubs) for hubs in (3, 5)] == [3, 3]
     assert [host_of(each.address) for each in (FRA, AMS, LON)] == ["192.0.2.1", "ams.example.net", "2001:db8::3"]
@@ -74,7 +73,7 @@ def test_nats_server_takes_it(tmp_path: Path) -> None:
     self_signed(folder, "leaf")
     of = cluster(FRA, AMS, LON)
     assert of is not None
-    text = render(settings(folder, replace(of, authority=f"{folder}/leaf.pem")))
+    text = render(settings(folder, of))
     (folder / "hub.conf").write_text(text, encoding="utf-8")
     assert refusal(folder / "hub.conf") == ""
     (folder / "hub.conf").write_text(text.replace("no_advertise", "no_advertize"), encoding="utf-8")

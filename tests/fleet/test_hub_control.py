@@ -11,7 +11,7 @@ import nats.errors
 import pytest
 
 from appliance.domain.errors import FleetError
-from appliance.fleet.hub.certificates import DAY_MS, make_authority, make_leaf, validity
+from appliance.fleet.hub.certificates import DAY_MS, make_leaf, validity
 from appliance.fleet.hub.config import member_inbox
 from appliance.fleet.hub.control import renew_if_due
 from appliance.fleet.hub.files import HubFiles, hub_place
@@ -114,10 +114,10 @@ def test_a_due_certificate_is_renewed_without_dropping_anyone(tmp_path: Path) ->
             await hub.apply()
             old = await asyncio.to_thread(served_dates, hub)
             assert hub.control is not None
-            assert await hub.control.renew_leaf(hub.authority, SERVER_NAME, now_ms())
+            assert await hub.control.renew_leaf(hub.settings(), hub.made())
             await hub.apply()
             assert await asyncio.to_thread(served_dates, hub) - old >= 69 * DAY_MS
-            assert not await hub.control.renew_leaf(hub.authority, SERVER_NAME, now_ms())
+            assert not await hub.control.renew_leaf(hub.settings(), hub.made())
             assert others.connected
 
     asyncio.run(scene())
@@ -137,6 +137,7 @@ def test_the_files_of_the_unit_are_the_units_group_s_to_read(tmp_path: Path) -> 
     """Where `install` has made the unit's folder; where it has not, they are in the state directory, and private."""
     state, layout = tmp_path / "state", Layout(tmp_path)
     state.mkdir()
+    (tmp_path / "other").mkdir()
     own = hub_place(state, layout)
     assert (own.by_unit, own.folder, own.streams) == (False, state / "fleet/hub", state / "fleet/hub/jetstream")
     layout.hub_config.mkdir(parents=True)
@@ -144,9 +145,9 @@ def test_the_files_of_the_unit_are_the_units_group_s_to_read(tmp_path: Path) -> 
     assert (of_unit.by_unit, of_unit.folder) == (True, layout.hub_config)
     assert of_unit.streams == tmp_path / "var/lib/wg-appliance-hub/jetstream"
     assert (own.files.log, of_unit.files.log) == (str(own.folder / "nats-server.log"), "")
-    authority = make_authority("flt_1", now_ms())
+    hub = RealHub(tmp_path / "other")
     for place, mode in ((own, 0o600), (of_unit, 0o640)):
-        assert renew_if_due(HubFiles(place), authority, SERVER_NAME, now_ms())
+        assert renew_if_due(HubFiles(place), hub.made(), hub.settings())
         assert {file.stat().st_mode & 0o777 for file in (place.key, place.certificate)} == {mode}
 
 
@@ -165,6 +166,7 @@ def test_the_unit_is_asked_for_a_restart_by_a_file(tmp_path: Path) -> None:
     """Where there is one; another file each time, which systemd notices."""
     state, layout = tmp_path / "state", Layout(tmp_path)
     state.mkdir()
+    (tmp_path / "other").mkdir()
     HubFiles(hub_place(state, layout)).ask_restart()
     assert list(state.iterdir()) == []
     layout.hub_config.mkdir(parents=True)

@@ -24,13 +24,12 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from appliance.fleet.hub.certificates import CertifiedKey
     from appliance.fleet.hub.config import HubSettings
+    from appliance.fleet.hub.control import MadeBy
 
 MEMBERSHIP = Membership("flt_1", "fra1", "hub", (HubAddress("192.0.2.1:7422", "f.hub.internal"),), "PEM", b"k" * 32)
-FACTS = HubFacts(
-    MEMBERSHIP, HubSecrets(NKey.new().seed, NKey.new().seed, "KEY"), ServerFiles("c", "k", "streams"), "127.0.0.1:1"
-)
+SECRETS = HubSecrets(NKey.new().seed, NKey.new().seed, "KEY")
+FACTS = HubFacts(f"nod_{1:024x}", MEMBERSHIP, SECRETS, ServerFiles("c", "k", "streams"), "127.0.0.1:1")
 
 
 def now() -> int:
@@ -45,14 +44,14 @@ class Control:
         self.renewals = 0
         self.fails = 0
 
-    async def apply(self, settings: HubSettings) -> None:
+    async def apply(self, settings: HubSettings, _made: MadeBy) -> None:
         await asyncio.sleep(0.01)
         if self.fails:
             self.fails -= 1
             raise CutOff("nats-server is away")
         self.applied.append(settings)
 
-    async def renew_leaf(self, _authority: CertifiedKey, _server_name: str, _now: int) -> bool:
+    async def renew_leaf(self, _settings: HubSettings, _made: MadeBy) -> bool:
         self.renewals += 1
         return False
 

@@ -74,3 +74,25 @@ def test_an_exit_parts_from_its_fleet_and_comes_back(tmp_path: Path) -> None:
         spoke.admin("fleet", "leave", "--force", "--yes")
         hub.admin("fleet", "leave", "--yes")
         assert [each.regions() for each in fleet.exits] == [{hub.region}, {spoke.region}]
+
+
+@pytest.mark.long
+def test_a_forgotten_exit_that_comes_back_says_which_devices_others_have(tmp_path: Path) -> None:
+    """It has its devices still; `fleet status`, doctor and the log name that of which the hub has another by now."""
+    backend = backend_here()
+    if backend is None:
+        pytest.skip(NO_ROOT)
+    with whole_fleet(backend, tmp_path, clients=0, fleet={"report": "1s"}) as fleet:
+        hub, spoke = fleet.exits
+        fleet.token()
+        for name in ("alice/phone", "alice/pad"):
+            spoke.admin("device", "add", name)
+        hub.admin("fleet", "forget", spoke.name, "--yes")
+        hub.admin("device", "add", "alice/phone")
+        spoke.admin("fleet", "leave", "--force", "--yes")
+        spoke.admin("node", "join", hub.admin("fleet", "invite").strip(), "--yes")
+        until(lambda: "1 (alice/phone)" in spoke.admin("fleet", "status"), "it is named")
+        said = json.loads(spoke.attempt("doctor", "--json").stdout)["checks"]
+        (devices,) = [each for each in said if each["check"] == "fleet-devices"]
+        assert (devices["status"], devices["what"].rpartition(" ")[2]) == ("warning", "alice/phone")
+        assert "another exit has too: 1 (alice/phone)" in spoke.log()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sqlite3
 from contextlib import closing
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from appliance.fleet.claims.claims import key_name
+from appliance.fleet.hub.files import hub_place
+from appliance.fleet.membership.identity import FleetFolder
 from tests.support.fleet.appliances import FleetAppliance, await_regions, exits_of
 from tests.support.fleet.whole_fleet import WholeFleet, await_token, is_reported
 from tests.support.fleet.world import new_fleet_world
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+
+KEY = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # an emulated kernel takes minutes
 
@@ -53,6 +59,14 @@ def reported(exit_: FleetAppliance, session: str) -> None:
     until(lambda: is_reported(exit_, session), f"the hub was told of {session}")
 
 
+def knows_key_of(hub: FleetAppliance, public_key: str) -> bool:
+    """Tells whether the hub's ledger has a claim of the key. To claim it would change that."""
+    membership = FleetFolder(hub.state).membership()
+    assert membership is not None
+    name = key_name(membership.fleet_key, base64.b64decode(public_key)).encode()
+    return any(name in file.read_bytes() for file in hub_place(hub.state).streams.rglob("*.blk"))
+
+
 def folded(hub: FleetAppliance) -> dict[str, tuple[int, int]]:
     with closing(sqlite3.connect(hub.store)) as db:
         rows = db.execute("SELECT session_id, sum(bytes_in), sum(bytes_out) FROM fleet_sessions GROUP BY session_id")
@@ -83,6 +97,9 @@ def test_the_standby_takes_over_and_the_old_hub_stands_by(three: WholeFleet, sho
     for each, session in zip((standby, spoke), opened, strict=True):
         reported(each, session["id"])
 
+    phone = {"name": "phone", "region": spoke.region, "client_public_key": KEY}
+    assert spoke.api("POST", "/v1/devices", phone, token).status == 201
+
     refused = standby.attempt("fleet", "promote")
     assert refused.returncode == 1
     assert "the hub answers at" in refused.stderr
@@ -92,6 +109,9 @@ def test_the_standby_takes_over_and_the_old_hub_stands_by(three: WholeFleet, sho
     hub.admin("account", "create", "unseen")
     hub.lose_host()
     assert client.address_seen() == spoke.host.ip
+    named = f"if {hub.name} is lost, wg-appliance fleet promote on {standby.name} makes that host the hub"
+    until(lambda: named in spoke.attempt("fleet", "invite").stderr, "the spoke names the standby")
+    assert named in spoke.admin("fleet", "status")
     said = standby.attempt("fleet", "promote", check=True).stderr
     show(next(line for line in said.splitlines() if "this host is the hub of generation 2 now" in line))
     left = [standby, spoke]
@@ -123,6 +143,11 @@ def test_the_standby_takes_over_and_the_old_hub_stands_by(three: WholeFleet, sho
     assert change["row"]["name"] == "unseen"
     hub.admin("fleet", "conflicts", "--dismiss")
     assert json.loads(hub.admin("fleet", "conflicts", "--json")) == []
+
+    until(lambda: knows_key_of(standby, KEY), "the spoke has claimed its device's key anew")
+    wish = {"region": standby.region, "client_public_key": KEY}
+    assert standby.api("POST", "/v1/sessions", wish, later).status == 400
+    assert standby.api("POST", "/v1/sessions", wish, token).status == 409
 
 
 def test_a_hub_that_was_cut_off_yields_when_the_cut_heals(

@@ -56,8 +56,12 @@ class FollowedAccounts:
     at: Change = field(default_factory=lambda: Change(1, 1, "m1"))
     others: Change | None = None
     leading: Leading | None = None
+    noted: Change | None = None
 
-    async def followed(self) -> Followed:
+    async def acknowledge(self, change: Change) -> None:
+        self.noted = change
+
+    async def followed(self, _kept: Change | None) -> Followed:
         for other in self.of.values():
             gen = None if other.leading is None else other.leading.gen
             if other is not self and gen is not None and gen >= self.at.gen and gen == other.at.gen:

@@ -15,6 +15,7 @@ from appliance.fleet.accounts import generations
 from appliance.fleet.accounts.ledger import SyncLedger
 from appliance.fleet.hub.certificates import make_authority
 from appliance.fleet.hub.files import HubFiles, hub_place
+from appliance.fleet.hub.hub_serving import HubServing
 from appliance.fleet.membership.hub_addresses import address_of
 from appliance.fleet.membership.identity import FleetFolder, Membership
 from appliance.ops.install.layout import Layout
@@ -106,6 +107,7 @@ def test_a_hub_that_was_replaced_yields_before_it_opens_its_port(tmp_path: Path)
                     assert await old.settled() == ("standby", "standby", (at,))
                 finally:
                     await answering.close()
+                await HubServing(old.folder, old.store, HostClock(), "127.0.0.1:0").look()
                 assert files.config() is None
                 async with old.store.read() as db:
                     assert [each.id for each in await fleet_conflicts.everything(db)] == ["acc_1"]
@@ -135,11 +137,11 @@ def test_a_promotion_that_was_killed_is_finished_by_the_server(tmp_path: Path) -
         async with old_hub(tmp_path / "old", authority()) as host:
             async with host.store.write() as db:
                 await fleet_changes.forget(db)
-                await fleet_state.stand_by(db)
+                await fleet_state.stand_by(db, 1)
                 await fleet_members.put(db, host.member("standby"))
             assert (await host.settled())[:2] == ("standby", "standby")
             async with host.store.write() as db:
-                assert await generations.begin(db, host.membership.hubs[0].address) == 2
+                assert await generations.begin(db, host.membership.hubs[0].address, 9) == 2
             assert (await host.settled())[:2] == ("hub", "hub")
 
     asyncio.run(story())

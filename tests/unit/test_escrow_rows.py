@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from appliance.domain.entities import Account
 from appliance.domain.tiers import Tier
@@ -74,6 +75,32 @@ def test_what_was_lent_is_there_after_a_restart(tmp_path: Path) -> None:
             await fleet_traces.erase(db)
         assert await KeptLeases(store).load(0) == {}
         await store.close()
+
+    asyncio.run(story())
+
+
+def test_what_is_given_back_while_the_store_is_written_is_stored(tmp_path: Path) -> None:
+    """Also if it is as before: an opening was refused, as the quota was used up. It is stored before it is told."""
+
+    async def story() -> None:
+        store = await Store.open(tmp_path / "store.db")
+        async with store.write() as db:
+            await accounts.insert(db, ADA)
+        await keep(store, ADA.id)
+        kept, opening = KeptLeases(store), replace(LENT, slots=Slots(2, 1, 3))
+        await kept.load(0)
+        kept.note(ADA.id, opening)
+        async with store.write():
+            saving = asyncio.create_task(kept.save())
+            await asyncio.sleep(0)  # it has taken what it writes, and waits for its turn
+            kept.note(ADA.id, LENT)
+        await kept.save()
+        await saving
+        async with store.read() as db:
+            row = await escrow.of_account(db, ADA.id)
+        await store.close()
+        assert row is not None
+        assert row.live == (1, 2, 3)
 
     asyncio.run(story())
 

@@ -15,7 +15,8 @@ from appliance.fleet.claims.claiming import Whereabouts
 from appliance.fleet.claims.claims import KEY_LAPSES_MS, NAME_LAPSES_MS, key_name, record_of_name
 from appliance.fleet.claims.ledger import ClaimLedger
 from appliance.fleet.claims.messages import HeldKey, HeldName, Renew
-from appliance.fleet.claims.own_claims import OwnClaims, OwnKey
+from appliance.fleet.claims.own_claims import TAKEN_MS, OwnClaims, OwnKey, OwnName
+from appliance.fleet.claims.taken import MOST_SHOWN
 from tests.support.fleet.bus import Bus
 from tests.support.fleet.claims_kept import FLEET_KEY, RecordsInMemory, keeps_the_contract, races
 from tests.support.virtual_clock import VirtualClock
@@ -37,7 +38,7 @@ class World:
         self.keys, self.names, self.members = RecordsInMemory(), RecordsInMemory(), {AMS, LIS}
         self.ledger = ClaimLedger(self.keys, self.names, self.clock, self._locate, self.members.__contains__)
         self.live: dict[str, list[OwnKey]] = {AMS: [], LIS: []}
-        self.named: dict[str, list[tuple[str, str]]] = {AMS: [], LIS: []}
+        self.named: dict[str, list[OwnName]] = {AMS: [], LIS: []}
         self.ams, self.lis = self._owner(AMS), self._owner(LIS)
 
     def _owner(self, node: str) -> OwnClaims:
@@ -199,7 +200,7 @@ def test_what_the_ledger_has_lost_is_claimed_again() -> None:
 
     async def body(w: World) -> None:
         w.live[AMS] = [OwnKey(bytes([1, n]) + bytes(30), "acc_1", f"ses_{n}", False) for n in range(250)]
-        w.named[AMS] = [("acc_1", f"D\u00e9vice {n}") for n in range(30)]
+        w.named[AMS] = [OwnName("acc_1", f"D\u00e9vice {n}") for n in range(30)]
         name = await w.ledger.name()
         w.keys.wipe()
         w.names.wipe()
@@ -223,6 +224,42 @@ def test_what_the_ledger_has_lost_is_claimed_again() -> None:
         with_claims(body)
     finally:
         own_claims.A_SECOND = before
+
+
+def test_devices_that_another_exit_has_too_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, by account and name, each once, and no more of them than fit into a line."""
+
+    async def body(w: World) -> None:
+        names = [OwnName("acc_1", f"phone {n}", "ada") for n in range(150)]
+        w.live[AMS] = [OwnKey(bytes([1, n]) + bytes(30), "acc_1", f"dev_{n}", True, names[n].shown) for n in range(150)]
+        w.named[AMS] = names
+        await w.lis.claim_name("acc_1", "phone 149", "op1")
+        await w.lis.claim_key(w.live[AMS][149].public_key, "acc_1", "op3", device=True)
+        for _ in range(2):
+            w.ams.claim_again()
+            await w.ams.look()
+        assert w.ams.taken == (2, ("ada/phone 149",))
+        for each in names:
+            await w.lis.claim_name("acc_2", each.name, "op4")
+        w.named[AMS] = [each._replace(account_id="acc_2") for each in names]
+        w.ams.claim_again()
+        await w.ams.look()
+        assert w.ams.taken.number == 151
+        assert len(w.ams.taken.shown) == MOST_SHOWN
+        w.live[AMS], w.named[AMS] = [], []
+        w.clock.advance(TAKEN_MS / 1000)
+        await w.ams.look()
+        assert w.ams.taken.number == 0
+
+    own_claims.A_SECOND, before = 10**6, own_claims.A_SECOND
+    try:
+        with_claims(body)
+    finally:
+        own_claims.A_SECOND = before
+    said = [each.getMessage() for each in caplog.records if "another exit has too" in each.getMessage()]
+    assert said[0].endswith("too: 2 (ada/phone 149)")
+    assert len(said) == 2
+    assert said[1].endswith(", ...)")
 
 
 def test_keys_of_what_has_ended_are_given_up() -> None:

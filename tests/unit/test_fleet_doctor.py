@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from appliance.fleet.claims.taken import TakenClaims
 from appliance.fleet.link.link import LinkState
 from appliance.fleet.presence.directory import TAKEN_OUT, UNHEARD, Presence
 from appliance.fleet.status.doctor_facts import standing
@@ -31,6 +32,7 @@ WELL = FleetFacts(
     hubs=("192.0.2.1:7422",),
     standing=FleetStanding(alone=None, cut_off_since=None, unsent=0, peers=(AMS1, SIN1)),
     certificates=(CertificateDates("the fleet's authority", AFTERNOON - DAY, AFTERNOON + 7000 * DAY, renewed=False),),
+    conflicts=0,
 )
 CUT = {"alone": "cut off", "cut_off_since": AFTERNOON - 90 * 60_000, "unsent": 12}
 
@@ -77,8 +79,13 @@ def test_the_authority_is_replaced_on_the_hub() -> None:
         (fleet.hub, stands(alone=UNHEARD), "warning", "connected, but what it sends does not come back"),
         (fleet.hub, stands(alone=f"two machines are {AMS}"), "ok", "connected, all is reported"),
         (fleet.standby, replace(WELL, role="hub"), "ok", "the fleet has none, so that only a backup replaces this"),
-        (fleet.standby, replace(stands(standby=("ams1", True)), role="hub"), "ok", "ams1 can take this host's place"),
-        (fleet.standby, replace(stands(standby=("ams1", False)), role="hub"), "warning", "ams1, the standby, is not"),
+        (
+            fleet.standby,
+            replace(stands(standbys=(("ams1", True),)), role="hub"),
+            "ok",
+            "ams1 can take this host's place",
+        ),
+        (fleet.standby, replace(stands(standbys=(("ams1", False),)), role="hub"), "warning", "ams1, a standby, is not"),
         (fleet.standby, replace(WELL, role="standby"), "ok", "this host is the standby, and has all"),
         (fleet.standby, replace(stands(behind=3), role="standby"), "warning", "lacks 3 changes of accounts"),
         (fleet.machines, stands(alone=UNHEARD), "ok", "no other machine"),
@@ -117,6 +124,10 @@ def test_the_authority_is_replaced_on_the_hub() -> None:
         (fleet.port, replace(WELL, hub_port=HubPort(7422, ("nginx",))), "failed", "nginx listens on 7422/tcp"),
         (fleet.nodes, stands(peers=(AMS1, replace(SIN1, fault="drained"))), "warning", "opened on sin1 (drained)"),
         (fleet.nodes, stands(**CUT), "warning", "not known"),
+        (fleet.devices, stands(taken=(3, ("ada/pad", "ada/phone"))), "warning", "too: 3: ada/pad, ada/phone"),
+        (fleet.devices, stands(taken=(1, ())), "warning", "has too: 1"),
+        (fleet.conflicts, replace(WELL, conflicts=2), "warning", "that the fleet took back: 2"),
+        (fleet.conflicts, replace(WELL, conflicts=None), "warning", "not known: the store cannot be read"),
     ],
 )
 def test_each_fault_is_named_with_what_mends_it(
@@ -127,6 +138,42 @@ def test_each_fault_is_named_with_what_mends_it(
     assert found.status == status
     assert says in found.what
     assert bool(found.mend) == (status != "ok")
+
+
+ROUTES = (("192.0.2.2:7423", True), ("192.0.2.3:7423", False))
+
+
+@pytest.mark.parametrize(
+    ("agreed", "routes", "status", "says"),
+    [
+        (None, (), "ok", "this host is not one of several hubs"),
+        (True, (ROUTES[0], ROUTES[0]), "ok", "the other 2 hubs answer, and it is known which one leads"),
+        (True, ROUTES, "warning", "192.0.2.3:7423 does not answer, where hubs dial each other"),
+        (False, ROUTES, "failed", "no majority of the hubs says which one leads (192.0.2.3:7423 does not answer)"),
+    ],
+)
+def test_hubs_reach_each_other(
+    agreed: bool | None, routes: tuple[tuple[str, bool], ...], status: str, says: str
+) -> None:
+    """On the port beside that of the members; where too few do, accounts cannot be changed."""
+    found = fleet.hubs(replace(stands(agreed=agreed), role="standby", routes=routes))
+    assert found.status.value == status
+    assert found.what.startswith(says)
+
+
+def test_a_hub_that_is_away_has_a_standby() -> None:
+    """It is named with the command that makes it the hub, whatever keeps this host from the hub."""
+    for why in (None, "its nats-server lets this host in, and does not answer"):
+        facts = stands(**CUT, standbys=(("ams1", True),), failure=why)
+        assert fleet.hub(facts).mend.endswith(
+            "if the hub is lost, wg-appliance fleet promote on ams1 makes that host the hub"
+        )
+        here = fleet.hub(replace(facts, role="standby")).mend
+        assert here.endswith("if the hub is lost, wg-appliance fleet promote makes this host the hub")
+    assert "promote" not in fleet.hub(stands(**CUT)).mend
+    several = fleet.hub(stands(**CUT, standbys=(("ams1", True), ("sin1", True)))).mend
+    assert "another of the hub, ams1, sin1 leads by itself while most are there" in several
+    assert several.endswith("if they are lost, wg-appliance fleet promote on one that is left")
 
 
 def test_the_facts_are_what_the_server_noted() -> None:
@@ -142,9 +189,10 @@ def test_the_facts_are_what_the_server_noted() -> None:
         ReportState(unsent=4),
         tokens,
         at(0),
+        TakenClaims(2, ("ada/phone",)),
     )
     noted = NotedStatus(status, at(0).wall_ms, at(0).boot_ms, at(0).boot_id)
     peers = (FleetPeer("ams1", True, "drained", -50),)
-    assert standing(noted, at(9999)) == FleetStanding("cut off", AFTERNOON - 7000, 4, peers)
+    assert standing(noted, at(9999)) == FleetStanding("cut off", AFTERNOON - 7000, 4, peers, taken=(2, ("ada/phone",)))
     assert standing(noted, at(10_000)) is None
     assert standing(None, at(0)) is None

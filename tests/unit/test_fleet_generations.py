@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.domain.entities import Account
 from appliance.domain.errors import Conflict
 from appliance.domain.fleet_member import FleetMember
+from appliance.domain.tiers import Tier
 from appliance.fleet.accounts import generations
 from appliance.fleet.accounts.generations import Generation
 from appliance.fleet.accounts.ledger import SyncLedger
 from appliance.fleet.membership.hub_addresses import address_of, brought_up_to_date, hubs_of
 from appliance.fleet.membership.identity import HubAddress, Membership
-from appliance.store.queries import fleet_changes, fleet_conflicts, fleet_members, fleet_state
+from appliance.store.queries import accounts, fleet_changes, fleet_conflicts, fleet_members, fleet_state
 from appliance.store.queries.fleet_changes import Head
 from tests.support.fleet.followers import AMS, FRA, LIS, followed, following, replicated, turn
 
@@ -60,7 +62,7 @@ async def promoted(one: Followed, standby: Follower) -> Generation:
     """Its store answers in place of the hub's from now on."""
     async with standby.store.write() as db:
         await db.execute("UPDATE fleet SET role = 'standby'")
-        assert await generations.begin(db, "b:1") == 2
+        assert await generations.begin(db, "b:1", 9) == 2
         row = await fleet_state.read(db)
     assert row is not None
     one.bus.subscriptions.clear()
@@ -108,6 +110,76 @@ def test_a_promoted_store_is_followed_and_the_old_hub_yields(tmp_path: Path) -> 
     asyncio.run(story())
 
 
+def test_a_hub_that_has_just_yielded_begins_the_generation_after_that_one(tmp_path: Path) -> None:
+    """It has followed nothing of the newer hub's by then, and no two generations have one number."""
+
+    async def story() -> None:
+        async with followed(tmp_path, AMS) as (one, (standby,)):
+            await members(one)
+            await turn(one, [standby])
+            newer = await promoted(one, standby)
+            async with one.store.write() as db:
+                await generations.yield_to(db, newer, 9)
+                assert await generations.begin(db, "a:1", 9) == newer.number + 1
+
+    asyncio.run(story())
+
+
+def test_a_generation_that_began_with_nothing_of_the_one_before_has_all_of_that_listed(tmp_path: Path) -> None:
+    """What both have is in no list, once the hub that was replaced follows; nor what a new hub has itself."""
+
+    async def story() -> None:
+        async with followed(tmp_path, AMS) as (one, (standby,)):
+            await one.account("ada")
+            await members(one)
+            await turn(one, [standby])
+            await one.account("unseen")
+            newer = await promoted(one, standby)
+            old = one.store
+            async with old.write() as db:
+                await generations.yield_to(db, newer, 9)
+                assert await generations.begin(db, "a:1", 9) == 3
+                assert await fleet_conflicts.everything(db) == []  # "unseen" is here still, and the fleet's again
+            async with standby.store.write() as db:
+                await accounts.insert(db, Account("acc_late", "late", Tier.FREE, disabled=False, created_at=1))
+                assert await generations.yield_to(db, Generation(3, Head(0, "")), 9) > 0
+            one.bus.subscriptions.clear()
+            await SyncLedger(old, 3, one.named).listen(one.bus.hub())
+            back = await following(standby, one.bus, AMS)
+            assert await back.replica.follow()
+            async with standby.store.read() as db:
+                kept = await fleet_conflicts.everything(db)
+            assert [each.id for each in kept] == ["acc_late"]
+
+    asyncio.run(story())
+
+
+def test_what_no_log_tells_of_is_listed_too_by_a_hub_whose_successor_had_followed_nothing(tmp_path: Path) -> None:
+    """An account of a generation before: the hub had it, as it led on with the store of then."""
+
+    async def story() -> None:
+        async with followed(tmp_path, AMS) as (one, (standby,)):
+            await members(one)
+            await turn(one, [standby])
+            await one.account("ada")
+            async with one.store.write() as db:
+                await fleet_changes.forget(db)
+                await fleet_changes.record(db)
+                assert await generations.yield_to(db, Generation(2, Head(0, "")), 9) == 0
+            one.bus.subscriptions.clear()
+            await SyncLedger(standby.store, 2, one.named).listen(one.bus.hub())
+            async with standby.store.write() as db:
+                await db.execute("UPDATE fleet SET role = 'standby'")
+                await generations.begin(db, "b:1", 9)
+            back = await following(type(standby)(one.path, one.store, None, standby.clock), one.bus, FRA)  # type: ignore[arg-type]
+            assert await back.replica.follow()
+            async with one.store.read() as db:
+                kept = await fleet_conflicts.everything(db)
+            assert [each.kind for each in kept] == ["account", "token"]
+
+    asyncio.run(story())
+
+
 def test_who_has_seen_a_newer_generation_does_not_go_back(tmp_path: Path) -> None:
     """It looks for another hub, and keeps what it has."""
 
@@ -137,7 +209,7 @@ def test_a_replica_does_not_write_into_a_store_that_leads(tmp_path: Path) -> Non
             await turn(one, [standby])
             async with standby.store.write() as db:
                 await db.execute("UPDATE fleet SET role = 'standby'")
-                await generations.begin(db, "b:1")
+                await generations.begin(db, "b:1", 9)
             await one.account("later")
             assert not await standby.replica.follow()
             async with standby.store.read() as db:
@@ -155,7 +227,7 @@ def test_a_host_that_is_no_standby_is_not_promoted(tmp_path: Path) -> None:
             for store in (one.store, spoke.store):
                 with pytest.raises(Conflict, match="not the standby"):
                     async with store.write() as db:
-                        await generations.begin(db, "b:1")
+                        await generations.begin(db, "b:1", 9)
 
     asyncio.run(story())
 
@@ -170,5 +242,27 @@ def test_a_hub_that_was_rolled_back_offers_nothing(tmp_path: Path) -> None:
                 assert await generations.yield_to(db, Generation(2, Head(99, "unknown")), 9) == 0
                 assert await fleet_changes.head(db) == Head(0, "")
                 assert not await fleet_changes.is_recorded(db)
+
+    asyncio.run(story())
+
+
+def test_of_several_hubs_one_that_was_replaced_twice_lists_what_was_not_acknowledged(tmp_path: Path) -> None:
+    """Another hub has led between it and the one that it follows, so that it does not know what that one began with."""
+
+    async def story() -> None:
+        async with followed(tmp_path) as (one, _):
+            async with one.store.write() as db:
+                for each in (HUB, STANDBY, member(LIS, "standby", "c:1")):
+                    await fleet_members.put(db, each)
+            await one.account("ada")
+            async with one.store.write() as db:
+                head = await fleet_changes.head(db)
+                await fleet_state.put_kept(db, 1, head.rev, head.mark)
+            await one.account("unseen")
+            async with one.store.write() as db:
+                assert await generations.yield_to(db, Generation(3, Head(99, "of the second")), 9) == 2
+                kept = await fleet_conflicts.everything(db)
+            assert [each.kind for each in kept] == ["account", "token"]
+            assert '"unseen"' in (kept[0].row or "")
 
     asyncio.run(story())

@@ -34,7 +34,7 @@ def test_a_fleet_that_cannot_be_taken_part_in_is_tried_again(
     """It is logged, and the task goes on: one that crashes would make the exit unready."""
     stopping, tries = asyncio.Event(), 0
 
-    async def build(_: Any) -> None:
+    async def build(*_: Any) -> None:
         nonlocal tries
         tries += 1
         if tries == 2:
@@ -42,6 +42,11 @@ def test_a_fleet_that_cannot_be_taken_part_in_is_tried_again(
         raise error
 
     monkeypatch.setattr(fleet_build, "build", build)
+
+    async def serving(_: Any) -> Any:
+        return SimpleNamespace(run=asyncio.Event.wait)
+
+    monkeypatch.setattr(fleet_build, "serving", serving)
     monkeypatch.setattr(fleet_membership, "RETRY_S", 0.0)
     monkeypatch.setattr(fleet_membership, "LOOK_S", 0.0)
     here: Any = SimpleNamespace(state=SimpleNamespace(in_fleet=True))

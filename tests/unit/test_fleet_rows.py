@@ -53,6 +53,8 @@ ROWS = {
         "test_a_replica_does_not_write_into_a_store_that_leads",
         "test_members_dial_the_hub_and_then_the_standby",
         "test_a_host_that_is_invited_as_a_hub_stands_by",
+        "test_a_hub_that_has_just_yielded_begins_the_generation_after_that_one",
+        "test_whole_hosts_agree_whichever_was_promoted",
     ),
     "two hubs lead, each those that it reaches": (
         "test_a_hub_that_was_cut_off_yields_when_the_cut_heals",
@@ -60,6 +62,9 @@ ROWS = {
         "test_a_hub_stays_one_while_no_newer_one_is_reached",
         "test_who_has_seen_a_newer_generation_does_not_go_back",
         "test_a_hub_that_was_rolled_back_offers_nothing",
+        "test_a_generation_that_began_with_nothing_of_the_one_before_has_all_of_that_listed",
+        "test_what_no_log_tells_of_is_listed_too_by_a_hub_whose_successor_had_followed_nothing",
+        "test_of_several_hubs_one_that_was_replaced_twice_lists_what_was_not_acknowledged",
     ),
     "the hub's fold alone is lost": ("test_a_fold_that_is_lost_is_made_again",),
     "an answer to an opening is lost": (

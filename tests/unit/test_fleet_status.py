@@ -18,7 +18,16 @@ from appliance.fleet.link.link import LinkState
 from appliance.fleet.presence.directory import Presence
 from appliance.fleet.status import status_file
 from appliance.fleet.status.collector import FleetCollector, FleetCounts, rpc_seconds
-from appliance.fleet.status.status import HEADINGS, SPARE, KnownTokens, ReportState, fields, fleet_status, rows
+from appliance.fleet.status.status import (
+    HEADINGS,
+    SPARE,
+    KnownHubs,
+    KnownTokens,
+    ReportState,
+    fields,
+    fleet_status,
+    rows,
+)
 from appliance.fleet.status.status_file import NotedStatus, StatusNotes
 from tests.support.fleet.members import AMS, HERE, SIN, a_beat, a_member, at
 from tests.support.virtual_clock import AFTERNOON, VirtualClock
@@ -236,6 +245,7 @@ def test_metrics_of_presence() -> None:
     lines = {line for line in lines if "_bucket" not in line and "_created" not in line}
     assert lines == {
         "wg_appliance_fleet_connected 0.0",
+        "wg_appliance_fleet_quorum 0.0",
         'wg_appliance_fleet_node_alive{node="ams1"} 1.0',
         'wg_appliance_fleet_node_alive{node="here"} 1.0',
         'wg_appliance_fleet_node_alive{node="sin1"} 0.0',
@@ -249,3 +259,22 @@ def test_metrics_of_presence() -> None:
         'wg_appliance_fleet_rpc_seconds_count{operation="open"} 1.0',
         'wg_appliance_fleet_rpc_seconds_sum{operation="open"} 0.2',
     }
+
+
+@pytest.mark.parametrize(
+    ("hubs", "quorum", "says"),
+    [
+        (KnownHubs(), True, None),
+        (KnownHubs(since=7), True, "here: one of them leads, and another does by itself where that one is lost"),
+        (KnownHubs(since=7, agreed=False), False, "here: no majority of them says which one leads"),
+    ],
+)
+def test_what_is_said_of_several_hubs(hubs: KnownHubs, quorum: bool, says: str | None) -> None:
+    """Where no majority of them is there, nothing can be changed for certain."""
+    link = LinkState(connected=True, since=at(0), hub="192.0.2.9:7422")
+    known = KnownHubs(hubs.since, hubs.agreed, {AMS: "192.0.2.2:7422", SIN: ""})
+    found = fleet_status(presences("hub"), HERE, None, link, ReportState(), HOLD, at(0), hubs=known)
+    assert (found.quorum, found.hubs_since) == (quorum, hubs.since)
+    assert {each.id: each.dialled for each in found.nodes} == {AMS: "192.0.2.2:7422", HERE: None, SIN: ""}
+    line = dict(fields(found)).get("hubs")
+    assert line is None if says is None else line is not None and line.startswith(says)

@@ -121,7 +121,8 @@ def _account() -> dict[str, object]:
 
 def _member() -> dict[str, object]:
     fields = {"id": "nod_1", "name": "fra1", "region": "fra", "role": "hub", "nkey": "UFRA"}
-    return fields | {"xkey": bytes(range(32)).hex(), "joined_at": 1, "left_at": None, "dialled": "", "standby": False}
+    fields |= {"xkey": bytes(range(32)).hex(), "joined_at": 1, "left_at": None}
+    return fields | {"dialled": "", "standby": False, "hub_since": 0}
 
 
 def test_what_is_an_exits_own_is_not_recorded(tmp_path: Path) -> None:
@@ -198,6 +199,11 @@ def test_the_hosts_own_row_and_who_keeps_the_accounts(tmp_path: Path) -> None:
         assert row is not None
         assert (row.role, row.node_id, row.gen, row.acc_rev, row.acc_mark) == ("spoke", "nod_2", 2, 7, "ab")
         assert row.heard == Moment(1, 2, "boot")
+        assert row.kept == (0, Head(0, ""))
+        await fleet_state.put_kept(db, 2, 8, "cd")
+        row = await fleet_state.read(db)
+        assert row is not None
+        assert (row.kept, row.acc_rev) == ((2, Head(8, "cd")), 7)
 
     on_a_store(tmp_path, body)
 

@@ -15,7 +15,7 @@ import pytest
 from appliance.domain.fleet_member import FleetMember
 from appliance.domain.quota import Quota
 from appliance.fleet.accounts.sync_messages import LedgerRefusal, SyncAnswer, SyncRequest
-from appliance.fleet.claims.messages import Claim, ClaimKey, ClaimName, Granted, Release, ReleaseKey
+from appliance.fleet.claims.messages import Claim, ClaimKey, ClaimName, Done, Granted, Release, ReleaseKey, Taken
 from appliance.fleet.joining.messages import JoinAnswer, JoinRequest
 from appliance.fleet.link.reading import read
 from appliance.fleet.presence.beats import Beat
@@ -79,6 +79,7 @@ FROM_THE_FIRST = [
     (Claim, f'{{"type":"key","key":"{KEY}","account":"{ACCOUNT}","op":"{OP}"}}'),
     (Claim, f'{{"type":"name","account":"{ACCOUNT}","name":"phone","op":"{OP}"}}'),
     (Claim, f'{{"type":"renew","keys":[{{"key":"{KEY}","account":"{ACCOUNT}","id":"ses_1","device":false}}]}}'),
+    (Granted | Taken | Done, '{"type":"done","lost":2}'),
     (Release, f'{{"type":"release_key","key":"{KEY}"}}'),
     (
         JoinRequest,
@@ -116,7 +117,9 @@ def test_what_the_first_version_does_not_tell_is_known_to_be_missing() -> None:
     mark = read(b'{"batch":9,"mark":"m","upto":1}', ReportMark)
     assert (mark.sessions, mark.sum_v) == (0, 0)
     assert read(b'{"token":"wga_1"}', UsageOfAccount).for_account == ""
-    assert read(MEMBER.encode(), KeptMember).member().dialled == ""
+    assert read(b'{"after":3,"mark":"m"}', SyncRequest).dialled is None
+    known = read(MEMBER.encode(), KeptMember).member()
+    assert (known.dialled, known.hub_since) == ("", 0)
 
 
 class Needed(NamedTuple):
@@ -140,7 +143,7 @@ FACTS = SessionFacts(
     expires_at=AT,
     quota=QUOTA,
 )
-STANDBY = FleetMember(NODE, "ams1", "ams", "spoke", "U", b"x", 1, None, "192.0.2.2:7422")
+STANDBY = FleetMember(NODE, "ams1", "ams", "spoke", "U", b"x", 1, None, "192.0.2.2:7422", AT)
 
 TO_THE_FIRST = [
     Needed(
@@ -154,11 +157,12 @@ TO_THE_FIRST = [
         dict.fromkeys(("v", "turn", "batch", "created_at", "in", "out", "ms"), int) | {"e": str, "mark": str},
     ),
     Needed(ReportMark(9, "m", AT, 4, 5), {"batch": int, "mark": str, "upto": int}),
-    Needed(SyncRequest(3, "m"), {"after": int, "mark": str}),
+    Needed(SyncRequest(3, "m", dialled="192.0.2.2:7422"), {"after": int, "mark": str}),
     Needed(SyncAnswer(1, 4, "m", base=(3, "m")), {"type": str, "gen": int, "rev": int, "mark": str}),
     Needed(ClaimKey(KEY, ACCOUNT, OP), {"type": str, "key": str, "account": str, "op": str}),
     Needed(ClaimName(ACCOUNT, "phone", OP), {"type": str, "account": str, "name": str, "op": str}),
     Needed(ReleaseKey(KEY), {"type": str, "key": str}),
+    Needed(Done(2, [0, 7]), {"type": str, "lost": int}),
     Needed(Granted(NODE, "ses_1"), {"type": str, "node": str, "id": str}),
     Needed(
         JoinRequest(NODE, "ams1", "ams", "U", b"x", (1, 1), AT, dialled="192.0.2.2:7422"),

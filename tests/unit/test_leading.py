@@ -58,12 +58,17 @@ class KnownProgress:
         self.others: Change | None = None
         self.full = False
         self.begun: list[int] = []
+        self.noted: list[Change] = []
 
-    async def followed(self) -> Followed:
+    async def followed(self, kept: Change | None) -> Followed:
+        assert kept is None or kept.gen
         return Followed(self.at)
 
     def told(self) -> Change | None:
         return self.others
+
+    async def acknowledge(self, change: Change) -> None:
+        self.noted.append(change)
 
     async def begin(self, gen: int) -> None:
         if self.full:

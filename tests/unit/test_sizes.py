@@ -21,6 +21,7 @@ LARGER = {
     "config.settings.EgressSettings": "mirrors a section of the configuration file",
     "config.settings.WireGuardSettings": "mirrors a section of the configuration file",
     "domain.device.Device": "mirrors a row of the table devices",
+    "domain.fleet_member.FleetMember": "mirrors a row of the table fleet_members",
     "domain.entities.Session": "mirrors a row of the table sessions",
     "fleet.presence.beats.Beat": "mirrors a record that exits send each other",
     "fleet.status.status.FleetStatus": "mirrors what `fleet status --json` prints",

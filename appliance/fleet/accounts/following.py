@@ -11,7 +11,7 @@ import msgspec
 from appliance.domain.errors import FleetError, NotAnswered, OlderHub
 from appliance.fleet.accounts.sync_messages import LedgerRefusal, SyncAnswer, SyncRequest, subject
 from appliance.fleet.link.reading import Unreadable, read
-from appliance.store.queries import fleet_replica, fleet_state, fleet_terms
+from appliance.store.queries import fleet_conflicts, fleet_replica, fleet_state, fleet_terms
 from appliance.store.queries import node as node_row
 from appliance.store.queries.fleet_changes import Head
 from appliance.store.queries.fleet_replica import KeptAccount, KeptMember, KeptToken
@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 ANSWER_S = 5.0  # within which the ledger must answer
 GONE = b"null"
+NOTHING_TOLD = SyncRequest()
 STARTS = 3  # of reading everything: the hub may be rolled back, or replaced, meanwhile
 
 
@@ -35,8 +36,8 @@ STARTS = 3  # of reading everything: the hub may be rolled back, or replaced, me
 class HubChanges:
     """Holds rows of the hub, by kind and id, as JSON, or `null`; `whole`: they are all that it has.
 
-    `at`: the change up to which they are. `claims`, `authorities`: see SyncAnswer. `marks`: what this exit has
-    of the latter, see SyncRequest.
+    `at`: the change up to which they are. `claims`, `authorities`: see SyncAnswer. `told`: what is told with
+    each question, see SyncRequest. `stored`: the generation of what it has in its store; 0 behind the first page.
     """
 
     gen: int
@@ -45,7 +46,8 @@ class HubChanges:
     rows: dict[str, dict[str, bytes]] = field(default_factory=dict)
     claims: str = ""
     authorities: tuple[str, bytes] = ("", b"")
-    marks: tuple[str, str] = ("", "")
+    told: SyncRequest = NOTHING_TOLD
+    stored: int = 0
 
     def take(self, answer: SyncAnswer) -> None:
         """Adds a page: what it says is newer than what is there."""
@@ -57,17 +59,17 @@ class HubChanges:
 
 
 async def read_changes(
-    link: HubLink, node_id: str, gen: int, known: Head, marks: tuple[str, str] = ("", "")
+    link: HubLink, node_id: str, gen: int, known: Head, told: SyncRequest = NOTHING_TOLD
 ) -> HubChanges:
     """Returns what is new after `known`, up to one moment of the hub. Raises FleetError: it could not be read.
 
     `gen`: the newest generation that was seen; an older hub is not followed: raises OlderHub.
     """
     for _ in range(STARTS):
-        found = HubChanges(gen, known, marks=marks)
+        found = HubChanges(gen, known, told=told, stored=gen)
         if await _read_after(link, node_id, found):
             return found
-        found = HubChanges(gen, Head(0, ""), whole=True, marks=marks)
+        found = HubChanges(gen, Head(0, ""), whole=True, told=told)
         await _read_everything(link, node_id, found)
         if await _read_after(link, node_id, found):
             return found
@@ -78,12 +80,11 @@ async def read_changes(
 async def _read_after(link: HubLink, node_id: str, found: HubChanges) -> bool:
     """Adds all changes after what was found. Returns whether the hub knows that."""
     while True:
-        ca, of_hub = found.marks
-        asked = SyncRequest(found.at.rev, found.at.mark, ca=ca, of_hub=of_hub)
+        asked = msgspec.structs.replace(found.told, after=found.at.rev, mark=found.at.mark, gen=found.stored)
         answer = await _ask(link, node_id, asked, found.gen)
         if answer.anew:
             return False
-        found.gen, found.at = answer.gen, Head(answer.rev, answer.mark)
+        found.gen, found.at, found.stored = answer.gen, Head(answer.rev, answer.mark), 0
         found.take(answer)
         if not answer.more:
             return True
@@ -141,6 +142,7 @@ async def write_changes(store: Store, changes: HubChanges, now: int) -> Written:
                 raise FleetError("a newer generation has begun meanwhile")  # of which this host may be the hub
             written = await _write(db, changes, now)
             await fleet_state.follow_to(db, changes.gen, changes.at.rev, changes.at.mark)
+            await fleet_state.follow_role(db)
             if written.alters:
                 await node_row.request(db)
     except (sqlite3.IntegrityError, msgspec.MsgspecError, ValueError) as error:
@@ -151,6 +153,9 @@ async def write_changes(store: Store, changes: HubChanges, now: int) -> Written:
 async def _write(db: aiosqlite.Connection, changes: HubChanges, now: int) -> Written:
     alters, withdrawn = False, 0
     for kind in ("token", "account", "member"):
+        if changes.whole:
+            told = {id_: row.decode() for id_, row in changes.rows.get(kind, {}).items()}
+            await fleet_conflicts.drop_same(db, kind, told)
         gone = [id_ for id_, row in changes.rows.get(kind, {}).items() if row == GONE]
         if changes.whole:
             others = await fleet_replica.others(db, kind, changes.rows.get(kind, {}))

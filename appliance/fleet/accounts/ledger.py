@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from appliance.domain.errors import FleetError, StoreUnavailable
 from appliance.fleet.accounts.sync_messages import LedgerRefusal, Row, SyncAnswer, SyncRequest
+from appliance.fleet.hub.lead import Change
 from appliance.fleet.link.reading import Unreadable, read
 from appliance.fleet.link.wire import PREFIX
 from appliance.sessions.stopping import wait
@@ -30,16 +32,24 @@ OF_ONE_AT_WORK = 8  # requests of one exit for one operation: one that asks all 
 PAGE_BYTES = 120_000  # of rows; a message may have 256 KB
 PAGE_ROWS = 1_000
 NOTHING = Head(0, "")
+MEMORY_S = 1.0  # within which what remembers the claims must answer; accounts are followed without it, too
 LOOK_S = 0.5  # how soon a change is told by the next beat
 
 
-async def serve(link: HubLink, operation: str, handle: Callable[[str, bytes], Awaitable[bytes]]) -> None:
+async def serve(
+    link: HubLink,
+    operation: str,
+    handle: Callable[[str, bytes], Awaitable[bytes]],
+    can_wait: Callable[[bytes], bool] = lambda _data: False,
+) -> None:
     """Has `handle` answer an operation of the ledger: it is given the asking exit's id, and what is asked.
 
     The id is the subject's, so that it is bound by the exit's rights. What `handle` cannot answer is refused in words.
+    `can_wait`: tells which requests leave half of the turns to others.
     """
 
     turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(OF_ONE_AT_WORK))
+    of_waiting = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(OF_ONE_AT_WORK // 2))
     failed = 0
 
     async def answered(message: Message) -> None:
@@ -48,7 +58,7 @@ async def serve(link: HubLink, operation: str, handle: Callable[[str, bytes], Aw
         if not message.reply:
             return  # nobody who asks awaits no answer; it would cost as much to find one
         try:
-            async with turns[sender]:
+            async with of_waiting[sender] if can_wait(message.data) else nullcontext(), turns[sender]:
                 answer = await handle(sender, message.data)
         except Unreadable as error:
             answer = msgspec.json.encode(LedgerRefusal(f"not understood: {error}"))
@@ -66,6 +76,7 @@ class SyncLedger:
     """Answers `sync` from the hub's store. `gen`: the fleet's generation.
 
     `claims`: names what remembers the claims, `base`: see SyncAnswer. `authorities`: see HubRotation.told.
+    `is_standby`: whether a member is another hub of several, or to be one.
     """
 
     def __init__(
@@ -75,13 +86,17 @@ class SyncLedger:
         claims: Callable[[], Awaitable[str]] | None = None,
         base: Head = NOTHING,
         authorities: Callable[[str, SyncRequest], Awaitable[tuple[str, bytes]]] | None = None,
+        is_standby: Callable[[str], bool] = lambda _node: False,
     ) -> None:
         self._store = store
         self._gen = gen
         self._base = base.rev, base.mark
         self._claims = claims
         self._authorities = authorities
+        self._is_standby = is_standby
         self._head = Head(0, "")
+        self.told: Change | None = None  # the newest of this hub's changes that a standby has in its store
+        self.heard: Callable[[], None] = lambda: None  # called when that is another one
 
     @property
     def position(self) -> tuple[int, int]:
@@ -112,14 +127,22 @@ class SyncLedger:
         if asked.all_after is not None:
             answer = await self._everything(asked.all_after)
         else:
-            answer = await self._changes(Head(asked.after, asked.mark))
+            after = Head(asked.after, asked.mark)
+            answer = await self._changes(after)
+            if not answer.anew and asked.gen == self._gen and self._is_standby(sender):
+                self._note(after)
             if self._authorities is not None:
                 told = await self._authorities(sender, asked)
                 answer = msgspec.structs.replace(answer, authorities=told)
         return msgspec.json.encode(answer)
 
+    def _note(self, after: Head) -> None:
+        if self.told is None or after.rev > self.told.rev:
+            self.told = Change(self._gen, after.rev, after.mark)
+            self.heard()
+
     async def _changes(self, after: Head) -> SyncAnswer:
-        claims = "" if self._claims is None else await self._claims()
+        claims = await self._memory()
         async with self._store.read() as db:
             if not await fleet_changes.known(db, after):
                 return SyncAnswer(self._gen, 0, "", anew=True, claims=claims, base=self._base)
@@ -128,6 +151,17 @@ class SyncLedger:
         last = found[len(rows) - 1].at if rows else after
         last = last or after
         return SyncAnswer(self._gen, last.rev, last.mark, rows, more=cut or len(found) == PAGE_ROWS, claims=claims)
+
+    async def _memory(self) -> str:
+        """Returns what names the memory of claims; "": it is not known, as while most of several hubs are away."""
+        if self._claims is None:
+            return ""
+        try:
+            async with asyncio.timeout(MEMORY_S):
+                return await self._claims()
+        except (FleetError, TimeoutError) as error:
+            log.debug("the memory of claims is not known: %s", error)
+            return ""
 
     async def _everything(self, behind: tuple[str, str]) -> SyncAnswer:
         kind, id_ = behind

@@ -7,8 +7,9 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from appliance.domain.errors import CutOff, FleetError, OlderHub, StoreUnavailable
+from appliance.domain.errors import CutOff, FleetError, NoResponder, NotAnswered, OlderHub, StoreUnavailable
 from appliance.fleet.accounts.following import read_changes, write_changes
+from appliance.fleet.accounts.sync_messages import SyncRequest
 from appliance.store.queries import fleet_state
 from appliance.store.queries.fleet_changes import Head
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # while behind
+TRIES = 2  # after so many another hub is dialled: one that has left a cluster is not reached by way of the others
 ASK_S = 30.0  # at least so often, as beats may be lost, and so that it is known when the ledger was last heard
 STORED_MS = 60_000  # how old what the store has of that may be
 
@@ -32,7 +34,7 @@ class Reactions:
 
     `accounts`: as when an admin command has changed them, see Schedule.check_soon. `members`, `terms`: as the store
     has them now. `claims`: the ledger has lost what was claimed; everything is to be claimed again. `older`: the hub is
-    of an older generation; another one is to be looked for.
+    of an older generation, or leads nothing; another one is to be looked for.
     """
 
     accounts: Callable[[], None]
@@ -51,7 +53,11 @@ class Authorities(Protocol):
 
 
 class Replica:
-    """Keeps this exit's accounts equal to the hub's: asks when a beat says that they differ, and now and then."""
+    """Keeps this exit's accounts equal to the hub's: asks when a beat says that they differ, and now and then.
+
+    `dialled`: returns what is told with it, see SyncRequest. `tells_at_once`: whether it asks again when it has
+    written what is new, so that the hub knows of it.
+    """
 
     def __init__(
         self,
@@ -61,6 +67,7 @@ class Replica:
         clock: Clock,
         reactions: Reactions,
         authorities: Authorities | None = None,
+        dialled: Callable[[], str] = lambda: "",
     ) -> None:
         self._link = link
         self._store = store
@@ -68,6 +75,7 @@ class Replica:
         self._clock = clock
         self._reactions = reactions
         self._authorities = authorities
+        self._dialled = dialled
         self._gen = 0
         self._at = Head(0, "")
         self._behind = True
@@ -77,6 +85,8 @@ class Replica:
         self._new_members = False  # that are not told of yet
         self._new_terms: str | None = None
         self._fault = ""  # as last logged
+        self._unanswered = 0  # times that no hub has answered where this exit is connected
+        self.tells_at_once = False  # see above
         self.heard: Moment | None = None  # when the ledger last said that this exit has all changes
 
     async def load(self) -> None:
@@ -136,17 +146,20 @@ class Replica:
             await self._follow()
         except (FleetError, StoreUnavailable) as error:
             self._behind = True
-            if isinstance(error, OlderHub):
+            self._unanswered += isinstance(error, NoResponder | NotAnswered)
+            if isinstance(error, OlderHub) or self._unanswered >= TRIES:
                 self._reactions.older()
             self._report(error)
             return False
+        self._unanswered = 0
         self._report(None)
         return True
 
     async def _follow(self) -> None:
         asked = self._clock.now()
-        marks = ("", "") if self._authorities is None else self._authorities.marks()
-        changes = await read_changes(self._link, self._node_id, self._gen, self._at, marks)
+        ca, of_hub = ("", "") if self._authorities is None else self._authorities.marks()
+        told = SyncRequest(ca=ca, of_hub=of_hub, dialled=self._dialled())
+        changes = await read_changes(self._link, self._node_id, self._gen, self._at, told)
         if changes.rows or changes.whole or (changes.gen, changes.at) != (self._gen, self._at):
             try:
                 written = await write_changes(self._store, changes, asked.wall_ms)
@@ -154,6 +167,7 @@ class Replica:
                 self._at = Head(0, "")  # read everything next time
                 raise
             self._gen, self._at = changes.gen, changes.at
+            self._behind |= self.tells_at_once
             if written.withdrawn:
                 log.warning("accounts that the hub does not have are out of use here: %d", written.withdrawn)
             if written.alters:

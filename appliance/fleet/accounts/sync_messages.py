@@ -22,6 +22,8 @@ class SyncRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `all_after` (kind, id): asks for a page of everything, behind that row; ("", ""): for the first one.
     `ca`, `of_hub`: the marks of the authorities and of the secrets that this exit has; see hub.authorities.
+    `dialled`: where it would be dialled as a hub, HOST:PORT; "": it cannot be one. `gen`: of the change after which it
+    asks, as it is in its store.
     """
 
     after: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
@@ -29,6 +31,8 @@ class SyncRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     all_after: tuple[str, str] | None = None
     ca: Annotated[str, msgspec.Meta(max_length=64)] = ""
     of_hub: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    dialled: Annotated[str, msgspec.Meta(max_length=128)] | None = None
+    gen: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
 
 
 class SyncAnswer(msgspec.Struct, frozen=True, omit_defaults=True, tag="synced"):

@@ -91,7 +91,8 @@ class ClaimLedger:
     async def _renew(self, sender: str, asked: Renew) -> Done:
         had = [await self._keys.renew(sender, each) for each in asked.keys]
         had += [await self._names.renew(sender, each) for each in asked.names]
-        return Done(lost=had.count(False))
+        lost = [at for at, has in enumerate(had) if not has]
+        return Done(lost=len(lost), lost_at=lost)
 
     async def release(self, sender: str, data: bytes) -> bytes:
         """Answers one request. Raises FleetError, or Unreadable: it is none."""

@@ -103,9 +103,13 @@ class Taken(msgspec.Struct, frozen=True, tag="taken"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done", omit_defaults=True):
-    """Says that it is done. `lost`: how many of what was to be settled or renewed others have."""
+    """Says that it is done. `lost`: how many of what was to be settled or renewed others have.
+
+    `lost_at`: which of them, counted from 0, keys before names; an older ledger does not tell.
+    """
 
     lost: int = 0
+    lost_at: Annotated[list[int], msgspec.Meta(max_length=2 * MOST)] = []
 
 
 class Located(msgspec.Struct, frozen=True, tag="located", omit_defaults=True):

@@ -28,6 +28,7 @@ from appliance.fleet.claims.messages import (
     SettleKey,
     Taken,
 )
+from appliance.fleet.claims.taken import MOST_SHOWN, NOTHING_TAKEN, TakenClaims
 from appliance.fleet.link.reading import Unreadable, read
 from appliance.fleet.link.wire import PREFIX
 from appliance.sessions.stopping import wait
@@ -45,18 +46,32 @@ ANSWER_S = 0.7  # to each of two tries
 RENEW_ANSWER_S = 10.0
 LOOK_S = 30.0
 RENEW_MS = 40 * 60_000
+TAKEN_MS = 5 * 60_000  # where others have some: an operator mends that, and it is not to be told for long afterwards
 AT_ONCE = 100  # claims that are renewed by one request
 A_SECOND = 400  # of them
 YOUNG_MS = 60_000  # a claim of which nothing is there yet may still come to something
 
 
 class OwnKey(NamedTuple):
-    """Names a session or a device of this exit that has a key."""
+    """Names a session or a device of this exit that has a key. `shown`: ACCOUNT/NAME of a device."""
 
     public_key: bytes
     account_id: str
     id: str
     device: bool
+    shown: str = ""
+
+
+class OwnName(NamedTuple):
+    """Names a device of this exit. `account`: its name."""
+
+    account_id: str
+    name: str
+    account: str = ""
+
+    @property
+    def shown(self) -> str:
+        return f"{self.account or self.account_id}/{self.name}"
 
 
 class OwnClaims:
@@ -74,7 +89,7 @@ class OwnClaims:
         clock: Clock,
         *,
         keys: Callable[[], Iterable[OwnKey]],
-        names: Callable[[], Iterable[tuple[str, str]]],
+        names: Callable[[], Iterable[OwnName]],
         holds: Callable[[bytes], bool] | None = None,
     ) -> None:
         self._link = link
@@ -85,9 +100,9 @@ class OwnClaims:
         self._names = names
         self._holds = holds
         self.denied = 0  # claims
+        self.taken = NOTHING_TAKEN
         self._claimed: dict[bytes, int] = {}  # by public key: CLOCK_BOOTTIME
         self._renew_ms = 0  # when all have to be claimed again
-        self._said = 0  # how many keys and names were another exit's, as last logged
 
     # Claims --------------------------------------------------------------------------------------------
 
@@ -169,28 +184,35 @@ class OwnClaims:
 
     async def _renew(self) -> None:
         """Claims everything again, at a bounded rate."""
-        now = self._clock.now().boot_ms
-        self._renew_ms = now + RENEW_MS
-        lost = 0
+        self._renew_ms = self._clock.now().boot_ms + RENEW_MS
+        lost, whose = 0, set[str]()
         try:
-            held = list(self._held())  # at once: they change
+            held: list[OwnKey | OwnName] = [*self._keys(), *self._names()]  # at once: they change
             for first in range(0, len(held), AT_ONCE):
-                answer = await self._ask("claim", _renewal(held[first : first + AT_ONCE]), RENEW_ANSWER_S)
-                lost += answer.lost if isinstance(answer, Done) else 0
+                page = held[first : first + AT_ONCE]
+                answer = await self._ask("claim", self._renewal(page), RENEW_ANSWER_S)
+                if isinstance(answer, Done):
+                    lost += answer.lost
+                    whose.update(page[at].shown or "a session" for at in answer.lost_at if 0 <= at < len(page))
                 await asyncio.sleep(AT_ONCE / A_SECOND)
         except FleetError:
             self._renew_ms = 0
             raise
-        if lost != self._said:
-            log.warning("keys or names of devices here that another exit has too: %d", lost)
-        self._said = lost
+        taken = TakenClaims(lost, tuple(sorted(whose)[:MOST_SHOWN]))
+        if taken != self.taken and lost:
+            log.warning("keys or names of devices here that another exit has too: %s", taken)
+        self.taken = taken
+        if taken.number:
+            self._renew_ms = self._clock.now().boot_ms + TAKEN_MS
 
-    def _held(self) -> Iterable[HeldKey | HeldName]:
-        for key in self._keys():
+    def _renewal(self, held: Sequence[OwnKey | OwnName]) -> Renew:
+        keys = [each for each in held if isinstance(each, OwnKey)]
+        for key in keys:
             self._claimed.setdefault(key.public_key, 0)
-            yield HeldKey(self._named(key.public_key), key.account_id, key.id, key.device)
-        for account_id, name in self._names():
-            yield HeldName(account_id, device_name.key(name))
+        return Renew(
+            [HeldKey(self._named(key.public_key), key.account_id, key.id, key.device) for key in keys],
+            [HeldName(each.account_id, device_name.key(each.name)) for each in held if isinstance(each, OwnName)],
+        )
 
     def _named(self, public_key: bytes) -> str:
         return key_name(self._fleet_key, public_key)
@@ -219,9 +241,3 @@ class OwnClaims:
         if isinstance(found, LedgerRefusal):
             raise NotAnswered(f"the ledger: {found.error}")
         return found
-
-
-def _renewal(held: Sequence[HeldKey | HeldName]) -> Renew:
-    return Renew(
-        [each for each in held if isinstance(each, HeldKey)], [each for each in held if isinstance(each, HeldName)]
-    )

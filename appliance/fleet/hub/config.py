@@ -51,12 +51,16 @@ class Rights:
 
 @dataclass(frozen=True, slots=True)
 class ServerFiles:
-    """Names the files that the server reads and writes. `log`: "" for standard error; a file is kept small."""
+    """Names the files that the server reads and writes. `log`: "" for standard error; a file is kept small.
+
+    `authority`: the certificates by which the hubs of a cluster know each other.
+    """
 
     certificate: str
     key: str
     streams: str
     log: str = ""
+    authority: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,24 +192,39 @@ def _room(cluster: Cluster | None) -> _Room:
 
 
 def _cluster(cluster: Cluster, files: ServerFiles) -> str:
-    # Members know the hubs from the fleet, and are not told of them by nats-server.
+    # Members know the hubs from the fleet, and are not told of them by nats-server. What is asked of a hub that is gone
+    # goes to it, and is lost, until the others know.
     routes = [f"tls://{each}" for each in cluster.routes]
     return f"""cluster {{
+  # The others dial {cluster.dialled}.
   name: {_quoted(cluster.name)}
   listen: {_quoted(cluster.listen)}
   no_advertise: true
   pool_size: 1
+  ping_interval: "1s"
+  ping_max: 3
   routes: {_listed(routes)}
   tls {{
     cert_file: {_quoted(files.certificate)}
     key_file: {_quoted(files.key)}
-    ca_file: {_quoted(cluster.authority)}
+    ca_file: {_quoted(files.authority)}
     verify: true
     min_version: "1.3"
     timeout: 3
   }}
 }}
 """
+
+
+def needs_restart(before: str, text: str) -> bool:
+    """Tells whether a server that runs by one configuration has to be started anew to go by the other."""
+    return _started_with(before) != _started_with(text)
+
+
+def _started_with(text: str) -> tuple[str, ...]:
+    """Returns the lines that a reload does not take over; and where the hub is dialled, as its certificate says so."""
+    fixed = "server_name:", "listen:", "store_dir:", "name:", "# The others dial"
+    return tuple(line for line in map(str.strip, text.splitlines()) if line.startswith(fixed))
 
 
 def _users(settings: HubSettings) -> Iterable[str]:

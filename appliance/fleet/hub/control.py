@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from appliance.domain.errors import FleetError, NotAnswered
 from appliance.fleet.hub import certificates
 from appliance.fleet.hub import config as hub_config
+from appliance.fleet.hub.cluster import host_of
 from appliance.fleet.hub.watch import UserConnection  # noqa: TC001 (msgspec reads annotations at run time)
 
 if TYPE_CHECKING:
@@ -33,6 +35,15 @@ WITHIN_S = 5.0
 WHO = "$SYS.REQ.SERVER.PING"  # of several hubs, the one that is named answers
 
 
+@dataclass(frozen=True, slots=True)
+class MadeBy:
+    """Holds what a hub's certificate is made by, when (ms), and the authorities that others' are trusted by (PEM)."""
+
+    authority: CertifiedKey
+    trusted: str
+    now: int
+
+
 class _Connections(msgspec.Struct):
     connections: list[UserConnection] = []
 
@@ -42,25 +53,38 @@ class _Connz(msgspec.Struct):
 
 
 class HubControl:
-    """Has settings taken over. `system`: the hub's link in the account SYS; `find`: returns nats-server's program."""
+    """Has settings taken over. `system`: the hub's link in the account SYS; `find`: returns nats-server's program.
 
-    def __init__(self, files: HubFiles, find: Callable[[], Path], system: HubLink) -> None:
+    `restart`: has the server end, and start anew.
+    """
+
+    def __init__(
+        self, files: HubFiles, find: Callable[[], Path], system: HubLink, restart: Callable[[], None] = lambda: None
+    ) -> None:
         self._files = files
         self._find = find
         self._system = system
+        self._restart = restart
         self._settled = False  # what is written is in force
         self._good: str | None = None  # the last that was
         self._one_at_a_time = asyncio.Lock()
 
-    async def apply(self, settings: HubSettings) -> None:
+    async def apply(self, settings: HubSettings, made: MadeBy | None = None) -> None:
         """Writes the configuration if it differs, and returns when the server goes by it. Repeat it after a failure.
 
+        Where the server has to be started anew for it, it gets a new certificate, too, if `made` is given.
         Raises FleetError: the old one stays in force. Raises CutOff or NotAnswered: it is written, and the server does
         not answer; one that starts goes by it. Raises HostError.
         """
         async with self._one_at_a_time:
             text = hub_config.render(settings)
             before = await asyncio.to_thread(self._files.config)
+            if made is not None and before is not None and hub_config.needs_restart(before, text):
+                await asyncio.to_thread(self._start_anew, settings, made)
+                raise NotAnswered("nats-server is started anew")
+            if made is not None and settings.cluster is not None:
+                written = await asyncio.to_thread(self._files.put_authority, made.trusted)
+                self._settled = self._settled and not written
             if self._settled or self._good is None:
                 self._good = before
             if before != text:
@@ -70,34 +94,42 @@ class HubControl:
             if not self._settled:
                 await self._reload(settings.server_name)
 
-    async def prepare(self, settings: HubSettings, authority: CertifiedKey, now: int) -> bool:
+    def _start_anew(self, settings: HubSettings, made: MadeBy) -> None:
+        renew_if_due(self._files, made, settings, anew=True)
+        self._files.put_authority(made.trusted)
+        self._files.put_config(hub_config.render(settings), self._find())
+        self._settled, self._good = False, None
+        self._restart()
+
+    async def prepare(self, settings: HubSettings, made: MadeBy) -> bool:
         """Writes the files with which the server starts, unless it has them, and tells whether it did.
 
         They are in no backup: a hub that was restored makes them anew. Raises FleetError or HostError.
         """
         async with self._one_at_a_time:
-            return await asyncio.to_thread(self._prepare, settings, authority, now)
+            return await asyncio.to_thread(self._prepare, settings, made)
 
-    def _prepare(self, settings: HubSettings, authority: CertifiedKey, now: int) -> bool:
-        config = self._files.config()
-        is_ours = config is not None and settings.hub_nkey in config
+    def _prepare(self, settings: HubSettings, made: MadeBy) -> bool:
+        config, text = self._files.config(), hub_config.render(settings)
+        is_ours = config is not None and settings.hub_nkey in config and not hub_config.needs_restart(config, text)
         if is_ours and self._files.leaf() is not None:
             return False
         if not is_ours:
-            self._files.forget_leaf()  # of another authority
-        renew_if_due(self._files, authority, settings.server_name, now)
-        self._files.put_config(hub_config.render(settings), self._find())
-        self._files.ask_restart()
-        log.info("the files of the hub's nats-server were not there, and are made anew")
+            self._files.forget_leaf()  # of another authority, or for other names
+        renew_if_due(self._files, made, settings)
+        self._files.put_authority(made.trusted)
+        self._files.put_config(text, self._find())
+        self._restart()
+        log.info("the files of the hub's nats-server are made anew")
         return True
 
-    async def renew_leaf(self, authority: CertifiedKey, server_name: str, now: int, *, anew: bool = False) -> bool:
+    async def renew_leaf(self, settings: HubSettings, made: MadeBy, *, anew: bool = False) -> bool:
         """Replaces the hub's certificate if it is due, or `anew`; tells whether it did. `apply` has it served.
 
         Raises FleetError or HostError: the old one stays.
         """
         async with self._one_at_a_time:
-            renewed = await asyncio.to_thread(renew_if_due, self._files, authority, server_name, now, anew=anew)
+            renewed = await asyncio.to_thread(renew_if_due, self._files, made, settings, anew=anew)
             self._settled = self._settled and not renewed
             return renewed
 
@@ -125,19 +157,20 @@ class HubControl:
         self._settled = True
 
 
-def renew_if_due(files: HubFiles, authority: CertifiedKey, server_name: str, now: int, *, anew: bool = False) -> bool:
+def renew_if_due(files: HubFiles, made: MadeBy, settings: HubSettings, *, anew: bool = False) -> bool:
     """Makes the hub's certificate if there is none or it is due, or `anew`; tells whether it did. Blocking.
 
     Raises FleetError or HostError.
     """
     leaf = files.leaf()
-    if leaf is not None and not leaf.is_due(now) and not anew:
+    if leaf is not None and not leaf.is_due(made.now) and not anew:
         return False
+    hosts = () if settings.cluster is None else (host_of(settings.cluster.dialled),)
     try:
-        made = certificates.make_leaf(authority, server_name, now)
+        new = certificates.make_leaf(made.authority, settings.server_name, made.now, hosts)
     except ValueError as error:
         raise FleetError(f"cannot make the hub's certificate: {error}") from error
     files.create_folder()
-    files.put_leaf(made)
+    files.put_leaf(new)
     log.info("the hub has a new certificate")
     return True

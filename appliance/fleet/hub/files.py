@@ -48,13 +48,19 @@ class HubPlace:
         return self.folder / "leaf.key"
 
     @property
+    def authority(self) -> Path:
+        return self.folder / "ca.pem"
+
+    @property
     def log(self) -> Path | None:
         return None if self.by_unit else self.folder / "nats-server.log"
 
     @property
     def files(self) -> ServerFiles:
         """Returns what the configuration names."""
-        return ServerFiles(str(self.certificate), str(self.key), str(self.streams), str(self.log or ""))
+        return ServerFiles(
+            str(self.certificate), str(self.key), str(self.streams), str(self.log or ""), str(self.authority)
+        )
 
 
 def hub_place(state_dir: Path, layout: Layout | None = None) -> HubPlace:
@@ -119,6 +125,16 @@ class HubFiles:
         except OSError as error:
             raise HostError(f"cannot remove {self.place.certificate}: {error.strerror}") from error
 
+    def put_authority(self, ca: str) -> bool:
+        """Replaces the certificates (PEM) by which other hubs are known, if they differ; tells whether they did."""
+        try:
+            if self.place.authority.read_text(encoding="ascii") == ca:
+                return False
+        except (OSError, UnicodeDecodeError):
+            """It is written anew."""
+        self._in_place(self._new(self.place.authority, ca), self.place.authority)
+        return True
+
     def put_config(self, text: str, program: Path) -> None:
         """Replaces the configuration. Raises FleetError, and keeps the old one, if nats-server would refuse it."""
         new = self._new(self.place.config, text)
@@ -133,12 +149,12 @@ class HubFiles:
         self._in_place(self._new(self.place.config, text), self.place.config)
 
     def remove(self) -> None:
-        """Removes configuration, certificate and key, as the host is no hub any more: no server starts then.
+        """Removes configuration, certificates and key, as the host is no hub any more: no server starts then.
 
         One that the unit runs is stopped; its streams are its user's, and stay.
         """
         try:
-            for file in (self.place.config, self.place.key, self.place.certificate):
+            for file in (self.place.config, self.place.key, self.place.certificate, self.place.authority):
                 file.unlink(missing_ok=True)
             self.ask_restart()
             if not self.place.by_unit:
@@ -149,7 +165,7 @@ class HubFiles:
     def ask_restart(self) -> None:
         """Has systemd start the server, or start it anew, or stop it if there is no configuration any more.
 
-        For a fleet that is made or given up: all else is taken over by a reload. Does nothing where no unit runs it.
+        For what no reload takes over: a fleet that is made or given up, a cluster. Does nothing where no unit runs it.
         """
         if self.place.by_unit:
             restart = self.place.folder / "restart"  # wg-appliance-hub-restart.path

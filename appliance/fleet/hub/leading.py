@@ -13,7 +13,7 @@ from appliance.fleet.hub.lead import Lead, LeadRecord
 from appliance.fleet.link.reading import Unreadable, read
 
 if TYPE_CHECKING:
-    from appliance.domain.clock import Clock
+    from appliance.domain.clock import Clock, Moment
     from appliance.fleet.claims.records import Versioned
     from appliance.fleet.hub.lead import Change, Followed, LeadWrite
 
@@ -36,8 +36,8 @@ class LeadRecords(Protocol):
 class Progress(Protocol):
     """Tells how far this hub has followed, and what others say to have of its own changes."""
 
-    async def followed(self) -> Followed:
-        """Raises StoreUnavailable."""
+    async def followed(self, kept: Change | None) -> Followed:
+        """Tells, too, whether it knows `kept`, which the record names. Raises StoreUnavailable."""
         ...
 
     def told(self) -> Change | None:
@@ -46,6 +46,10 @@ class Progress(Protocol):
 
     async def begin(self, gen: int) -> None:
         """Notes in the store that this hub leads that generation. Raises StoreUnavailable."""
+        ...
+
+    async def acknowledge(self, change: Change) -> None:
+        """Notes in the store that a second hub has that change and all before it. Raises StoreUnavailable."""
         ...
 
 
@@ -66,7 +70,9 @@ class Leading:
         self._progress = progress
         self._clock = clock
         self._awake = asyncio.Event()
-        self._fault = ""
+        self._noted: Change | None = None  # that is acknowledged, in the store
+        self.fault = ""
+        self.sure: Moment | None = None  # when it was last known that this hub leads
 
     @property
     def leader(self) -> str | None:
@@ -106,19 +112,25 @@ class Leading:
         except (FleetError, StoreUnavailable) as error:
             self._lead.unread()
             fault = str(error)
-        if fault and fault != self._fault:
+        if fault and fault != self.fault:
             log.warning("it is not known which hub leads: %s", fault)
-        elif self._fault and not fault:
+        elif self.fault and not fault:
             log.info("it is known again which hub leads: %s", self.leader)
-        self._fault = fault
+        self.fault = fault
 
     async def _look(self) -> None:
         found = await self._records.get(KEY)
         self._lead.read(_record(found.value), found.revision, self._clock.now().boot_ms)
-        followed = await self._progress.followed()
+        record = self._lead.record
+        followed = await self._progress.followed(None if record is None else record.kept)
         write = self._lead.wanted(followed, self._progress.told(), self._clock.now().boot_ms)
         if write is not None:
             await self._write(write)
+        if self.gen is not None:
+            self.sure = self._clock.now()
+        if (change := self.acknowledged) is not None and change != self._noted:
+            await self._progress.acknowledge(change)
+            self._noted = change
 
     async def _write(self, write: LeadWrite) -> None:
         revision = await self._records.change(KEY, msgspec.json.encode(write.record), write.revision)

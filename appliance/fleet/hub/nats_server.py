@@ -48,6 +48,11 @@ class NatsServer:
         self.fault: str | None = None
         self.pid: int | None = None
         self.starts = 0
+        self._restart = asyncio.Event()
+
+    def restart(self) -> None:
+        """Ends the server, if it runs, and starts it anew at once: it goes by its files as they are then."""
+        self._restart.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Runs it until `stopping`. When it ends by itself, it is started again, later each time."""
@@ -60,6 +65,8 @@ class NatsServer:
                 self.fault = str(error)
             if stopping.is_set():
                 return
+            if self._restart.is_set():
+                continue
             if asyncio.get_running_loop().time() - began >= LIVED_S:
                 pause_s = FIRST_PAUSE_S
             log.warning("%s; starting it again in %g s", self.fault, pause_s)
@@ -70,17 +77,20 @@ class NatsServer:
 
     async def _run_once(self, stopping: asyncio.Event) -> None:
         """Returns when it has ended. Raises HostError if it cannot be started; FleetError if it ended by itself."""
+        self._restart.clear()
         program = await asyncio.to_thread(self._find)
         process = await self._start(program)
         self.pid, self.fault = process.pid, None
         self.starts += 1
         ended, stopped = asyncio.ensure_future(process.wait()), asyncio.ensure_future(stopping.wait())
+        anew = asyncio.ensure_future(self._restart.wait())
         try:
-            await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((ended, stopped, anew), return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 raise FleetError(f"the hub's nats-server ended{self._last_words()}")
         finally:
             stopped.cancel()
+            anew.cancel()
             await _end(process, ended)
             self.pid = None
 

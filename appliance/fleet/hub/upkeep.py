@@ -9,19 +9,27 @@ from typing import TYPE_CHECKING
 
 from appliance.domain.errors import CutOff, FleetError, HostError, StoreUnavailable
 from appliance.fleet.hub.authorities import signer
+from appliance.fleet.hub.cluster import cluster_of
 from appliance.fleet.hub.config import HubSettings
+from appliance.fleet.hub.control import MadeBy
 from appliance.fleet.link.nkey import NKey
+from appliance.fleet.membership.hub_addresses import address_of
+from appliance.fleet.membership.hub_set import HubSet
 from appliance.sessions.stopping import wait
 from appliance.store.queries import fleet_invites, fleet_members
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import aiosqlite
 
     from appliance.domain.clock import Clock
     from appliance.fleet.hub.certificates import CertifiedKey
+    from appliance.fleet.hub.cluster import Cluster
     from appliance.fleet.hub.config import ServerFiles
     from appliance.fleet.hub.control import HubControl
     from appliance.fleet.membership.identity import HubSecrets, Membership
+    from appliance.fleet.membership.members import FleetMember
     from appliance.store.database import Store
 
 log = logging.getLogger(__name__)
@@ -36,6 +44,7 @@ TOLD_MS = 24 * HOUR_MS  # for so long the holder of an expired invitation is tol
 class HubFacts:
     """Holds what a hub's configuration is made from beside the store. `listen`: HOST:PORT."""
 
+    node_id: str
     membership: Membership
     of_hub: HubSecrets
     files: ServerFiles
@@ -43,26 +52,59 @@ class HubFacts:
 
     @property
     def server_name(self) -> str:
-        return self.membership.hubs[0].server_name
+        return address_of(self.node_id, "").server_name
 
     @property
     def authority(self) -> CertifiedKey:
         return signer(self.membership.ca, self.of_hub)
 
+    def is_of(self, membership: Membership, of_hub: HubSecrets) -> bool:
+        """Tells whether these are of the same fleet, and of the same users; their authorities may be others."""
+        of_this = self.membership.fleet_id, self.of_hub.hub_seed, self.of_hub.system_seed
+        return of_this == (membership.fleet_id, of_hub.hub_seed, of_hub.system_seed)
 
-async def hub_settings(db: aiosqlite.Connection, facts: HubFacts, now: int) -> HubSettings:
-    """Returns the settings by which the hub's nats-server is to go now."""
-    invites = await fleet_invites.everything(db)
+    def made(self, now: int) -> MadeBy:
+        """Returns what the hub's certificate is made by, now."""
+        return MadeBy(self.authority, self.membership.ca, now)
+
+
+async def hub_settings(
+    db: aiosqlite.Connection, facts: HubFacts, now: int, hubs_of: Callable[[list[FleetMember]], HubSet] = HubSet.of
+) -> HubSettings:
+    """Returns the settings by which the hub's nats-server is to go now. Raises FleetError."""
+    invites, members = await fleet_invites.everything(db), await fleet_members.present(db)
+    hubs = hubs_of(members)
     return HubSettings(
         server_name=facts.server_name,
         listen=facts.listen,
-        # Of this fleet alone: claims of a fleet that the host was in before would stand in the way of this one's.
-        files=replace(facts.files, streams=f"{facts.files.streams}/{facts.membership.fleet_id}"),
+        files=replace(facts.files, streams=_streams(facts, hubs)),
         hub_nkey=NKey.from_seed(facts.of_hub.hub_seed).public,
         system_nkey=NKey.from_seed(facts.of_hub.system_seed).public,
-        members=tuple(await fleet_members.present(db)),
+        members=tuple(members),
         invitations=tuple(each.hash for each in invites if now < each.expires_at + TOLD_MS),
+        cluster=_cluster(facts, hubs),
     )
+
+
+def _streams(facts: HubFacts, hubs: HubSet) -> str:
+    """Returns the folder of the streams of this fleet and these hubs alone.
+
+    Claims of a fleet that the host was in before would stand in the way of this one's; and nats-servers that begin to
+    be a cluster, or a cluster of others, would remove streams of before as orphaned while they are written to
+    (https://github.com/nats-io/nats-server/issues/3267).
+    """
+    folder = f"{facts.files.streams}/{facts.membership.fleet_id}"
+    return f"{folder}-{hubs.since}{'' if hubs.is_cluster else '-alone'}" if hubs.since else folder
+
+
+def _cluster(facts: HubFacts, hubs: HubSet) -> Cluster | None:
+    if not hubs.is_cluster:
+        return None
+    try:
+        addresses = (address_of(each.id, each.dialled) for each in hubs.hubs)
+        return cluster_of(f"{facts.membership.fleet_id}-{hubs.since}", facts.server_name, facts.listen, addresses)
+    except ValueError as error:
+        raise FleetError(str(error)) from error
 
 
 class HubUpkeep:
@@ -70,10 +112,11 @@ class HubUpkeep:
 
     def __init__(self, store: Store, facts: HubFacts, control: HubControl, clock: Clock) -> None:
         self._store = store
-        self._facts = facts
+        self.facts = facts
         self._control = control
         self._clock = clock
         self._applied: HubSettings | None = None
+        self.hubs_of: Callable[[list[FleetMember]], HubSet] = HubSet.of
         self._one_at_a_time = asyncio.Lock()
         self._leaf_looked_at: int | None = None
         self._out: dict[str, int] = {}  # NKEYs that are not let in, until when (CLOCK_BOOTTIME, ms)
@@ -83,9 +126,8 @@ class HubUpkeep:
         """Has the server find its files when it starts. Raises FleetError, HostError or StoreUnavailable."""
         now = self._clock.now().wall_ms
         async with self._one_at_a_time:
-            async with self._store.read() as db:
-                settings = await hub_settings(db, self._facts, now)
-            await self._control.prepare(settings, self._facts.authority, now)
+            settings = await self._settings(now)
+            await self._control.prepare(settings, self.facts.made(now))
 
     def put_out(self, nkey: str, why: str) -> None:
         """Has a member, or the holder of an invitation, not let in for a while; never the hub itself."""
@@ -112,15 +154,18 @@ class HubUpkeep:
         """Returns when the server goes by the store. Raises FleetError, HostError or StoreUnavailable."""
         # One at a time, from the reading on: what was read before another's is never applied after it.
         async with self._one_at_a_time:
+            now = self._clock.now().wall_ms
             async with self._store.read() as db:
-                settings = self._let_in(await hub_settings(db, self._facts, self._clock.now().wall_ms))
+                settings = self._let_in(await hub_settings(db, self.facts, now, self.hubs_of))
             if settings != self._applied:
-                await self._control.apply(settings)
+                await self._control.apply(settings, self.facts.made(now))
                 self._applied = settings
 
     def trust(self, membership: Membership, of_hub: HubSecrets) -> None:
         """Goes by another authority of certificates from now on, where one is due."""
-        self._facts = replace(self._facts, membership=membership, of_hub=of_hub)
+        if (membership.ca, of_hub) != (self.facts.membership.ca, self.facts.of_hub):
+            self._applied = None
+        self.facts = replace(self.facts, membership=membership, of_hub=of_hub)
 
     async def sign(self, authority: CertifiedKey) -> None:
         """Has the hub's certificate made by this authority. Returns when it is in force.
@@ -128,9 +173,14 @@ class HubUpkeep:
         Raises FleetError, HostError or StoreUnavailable.
         """
         now = self._clock.now().wall_ms
-        await self._control.renew_leaf(authority, self._facts.server_name, now, anew=True)
+        made = MadeBy(authority, self.facts.membership.ca, now)
+        await self._control.renew_leaf(await self._settings(now), made, anew=True)
         self._applied = None
         await self.apply()
+
+    async def _settings(self, now: int) -> HubSettings:
+        async with self._store.read() as db:
+            return await hub_settings(db, self.facts, now, self.hubs_of)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Looks for changes until `stopping`. A fault is logged once, and tried again."""
@@ -156,7 +206,7 @@ class HubUpkeep:
         now = self._clock.now().wall_ms
         if self._leaf_looked_at is not None and 0 <= now - self._leaf_looked_at < HOUR_MS:
             return
-        if await self._control.renew_leaf(self._facts.authority, self._facts.server_name, now):
+        if await self._control.renew_leaf(await self._settings(now), self.facts.made(now)):
             self._applied = None
         async with self._store.write() as db:
             await fleet_invites.delete_expired(db, now - TOLD_MS)

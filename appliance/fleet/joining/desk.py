@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from appliance import __version__
 from appliance.domain.errors import FleetError, HostError, StoreUnavailable
 from appliance.fleet.accounts import merge as account_merge
+from appliance.fleet.hub.kept import await_kept
 from appliance.fleet.joining import sealed_secrets
 from appliance.fleet.joining.messages import JoinAnswer, JoinFacts, JoinRequest, has_joined, refusal
 from appliance.fleet.link.reading import Unreadable, read
@@ -79,6 +80,7 @@ class JoinDesk:
             if not answer.refused:
                 # Before the answer: the host signs on with its own key as soon as it has it.
                 await self._apply()
+                await await_kept(self._store)  # or it would be unknown to a hub that leads next
         except Unreadable:
             return JoinAnswer(refused="the hub does not understand this host: bring both to the same version")
         except (FleetError, HostError, StoreUnavailable) as error:

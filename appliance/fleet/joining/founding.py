@@ -68,11 +68,12 @@ async def found(
         ),
     )
     await fleet_changes.record(db)
-    facts = HubFacts(membership, of_hub, files.place.files, host.listen)
+    facts = HubFacts(keys.node_id, membership, of_hub, files.place.files, host.listen)
+    settings = await hub_settings(db, facts, now)
     files.create_folder()
     files.forget_leaf()  # of an authority that is no more
-    renew_if_due(files, authority, address.server_name, now)
-    files.put_config(hub_config.render(await hub_settings(db, facts, now)), program)
+    renew_if_due(files, facts.made(now), settings)
+    files.put_config(hub_config.render(settings), program)
     files.ask_restart()  # one that runs still is another fleet's, whose keys and authority are no more
     return membership
 

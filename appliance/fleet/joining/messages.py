@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from appliance.store.queries.fleet_invites import Invite
 
 MOST_SKEW_MS = 300_000  # of two clocks: beyond it no exit would be chosen
-DIALLED = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+):[0-9]{1,5}", re.ASCII)
+DIALLED = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+):([0-9]{1,5})", re.ASCII)
+HIGHEST_PORT = 65_535
 MAKE_ANOTHER = "make another one on a hub: wg-appliance fleet invite"
 
 Line = Annotated[str, msgspec.Meta(max_length=128)]
@@ -149,10 +150,19 @@ def _of_hubs(asked: JoinRequest, facts: JoinFacts) -> str | None:
         return None
     standby = next((each.name for each in facts.members if each.role == "standby"), None)
     if standby is not None:
-        return f"{standby} is the fleet's standby already: take it out first, or invite this host without --hub"
-    if not DIALLED.fullmatch(asked.dialled):
+        return (
+            f"{standby} is the fleet's standby already: invite this host without --hub, and make three hosts the hubs "
+            "then: wg-appliance fleet hubs"
+        )
+    if not is_dialled(asked.dialled):
         return "the hub does not understand where this host is to be dialled: set fleet.advertise here, as HOST:PORT"
     return None
+
+
+def is_dialled(text: str) -> bool:
+    """Tells whether it is HOST:PORT, as it is written into files of nats-server."""
+    found = DIALLED.fullmatch(text)
+    return found is not None and 0 < int(found[2]) <= HIGHEST_PORT
 
 
 def _of_host(asked: JoinRequest, facts: JoinFacts) -> Iterable[str | None]:

@@ -148,16 +148,21 @@ class FleetFolder:
         """Returns None if this host is no hub."""
         return _read(self._hub, HubSecrets)
 
+    @property
+    def has_hub_secrets(self) -> bool:
+        return self._hub.exists()
+
+    def forget_hub_secrets(self) -> None:
+        """Removes them, if there are any: this host is no hub any more."""
+        _forget(self._hub)
+
     def save_hub_secrets(self, of_hub: HubSecrets) -> None:
         self._write(self._hub, of_hub)
 
     def leave(self) -> None:
         """Forgets the fleet. The node keeps its id, and gets new keys: those that it had were let in once."""
         for file in (self.membership_file, self._hub):
-            try:
-                state_file.forget(file)
-            except OSError as error:
-                raise HostError(f"cannot remove {file}: {error.strerror}") from error
+            _forget(file)
         if (present := _read(self._keys, NodeKeys)) is not None:
             self._write(self._keys, msgspec.structs.replace(new_keys(), node_id=present.node_id))
 
@@ -170,6 +175,13 @@ class FleetFolder:
             sync_folder(self.path)
         except OSError as error:
             raise HostError(f"cannot write {file}: {error.strerror}") from error
+
+
+def _forget(file: Path) -> None:
+    try:
+        state_file.forget(file)
+    except OSError as error:
+        raise HostError(f"cannot remove {file}: {error.strerror}") from error
 
 
 def _read(file: Path, kind: type[T]) -> T | None:

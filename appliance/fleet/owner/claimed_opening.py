@@ -89,7 +89,9 @@ class KeyClaims:
             await asking
         finally:
             asking.cancel()
-        if claimed.elsewhere is not None and claimed.elsewhere.node_id != self._own_id:
+        if claimed.elsewhere is None:
+            await place.ask_again()  # else it takes the place of a session, here or there
+        elif claimed.elsewhere.node_id != self._own_id:
             place.replaces()
         return claimed
 

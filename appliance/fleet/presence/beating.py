@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from appliance.domain.clock import Clock
     from appliance.fleet.link.wire import HubLink, Message
+    from appliance.fleet.membership.members import FleetMember
     from appliance.fleet.presence.beats import Beat, OwnBeats
     from appliance.fleet.presence.directory import Directory
 
@@ -27,7 +28,8 @@ LOOK_S = 0.2  # how soon a change of `ready` or `drained` is seen
 
 class Beating:
     """Sends a beat each second, and at once when the exit takes sessions again, or no longer; a hub's, too, when the
-    accounts have changed. `of_hub`: called with the (gen, acc_rev) of each beat of another exit that is a hub."""
+    accounts have changed. `of_hub`: called with the (gen, acc_rev) of each beat of another exit that is a hub, or of a
+    newer generation than this one."""
 
     def __init__(
         self,
@@ -105,8 +107,12 @@ class Beating:
         waited_ms = now.boot_ms - message.arrived_ms
         arrived = Moment(now.wall_ms - waited_ms, message.arrived_ms, now.boot_id)
         member = self._directory.hear(beat, arrived)
-        if member is not None and member.role == "hub":
+        if member is not None and (member.role == "hub" or self._has_taken_over(member, beat)):
             self._of_hub(beat.gen, beat.acc_rev)
+
+    def _has_taken_over(self, member: FleetMember, beat: Beat) -> bool:
+        """Tells whether a standby is of a newer generation: it leads that, or follows who does."""
+        return member.role == "standby" and self._sent is not None and beat.gen > self._sent.gen
 
     def _log_faults(self, now: Moment) -> None:
         """Logs what an operator has to mend, as it begins."""

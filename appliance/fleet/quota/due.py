@@ -86,6 +86,11 @@ def is_left_over(borrowed: Borrowed, now_ms: int) -> bool:
     return bool(borrowed.slots.held or borrowed.traffic.had or borrowed.time.had)
 
 
+def has_used(own: Own) -> bool:
+    """Tells whether a window is open in which the account has used something here."""
+    return any(window.opened_at is not None for window in (own.windows.traffic, own.windows.time))
+
+
 def is_lowered(before: Borrowed, after: Borrowed) -> bool:
     """Tells whether something is given back, which has to be stored before it is told."""
     return (

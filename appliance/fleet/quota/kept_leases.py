@@ -20,6 +20,7 @@ class KeptLeases:
         self._store = store
         self._kept: dict[str, EscrowRow] = {}
         self._unsaved: dict[str, EscrowRow] = {}
+        self._writing: dict[str, EscrowRow] = {}
         self._turn = asyncio.Lock()
 
     async def load(self, wall_ms: int) -> dict[str, Borrowed]:
@@ -33,7 +34,7 @@ class KeptLeases:
     def note(self, account_id: str, borrowed: Borrowed) -> None:
         """Has it stored by the next `save`, unless that is stored already."""
         row = _row(account_id, borrowed)
-        kept = self._kept.get(account_id)
+        kept = self._writing.get(account_id) or self._kept.get(account_id)
         if kept is None or kept._replace(q=row.q) != row:
             self._unsaved[account_id] = row
         else:
@@ -44,13 +45,18 @@ class KeptLeases:
         async with self._turn:
             if not self._unsaved:
                 return
-            rows, self._unsaved = self._unsaved, {}
+            rows = self._writing = self._unsaved
+            self._unsaved = {}
             try:
                 async with self._store.write() as db:
                     await escrow.put(db, rows.values())
             except BaseException:
                 self._unsaved = rows | self._unsaved
+                for account_id in rows:  # it may be stored all the same
+                    self._kept.pop(account_id, None)
                 raise
+            finally:
+                self._writing = {}
             self._kept |= rows
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -13,7 +14,7 @@ from appliance.domain.errors import FleetError, StoreUnavailable
 from appliance.domain.tiers import is_limited
 from appliance.fleet.quota import due, holder
 from appliance.fleet.quota.holder import Borrowed, Own, Sharing
-from appliance.fleet.quota.opening_place import OpeningPlace
+from appliance.fleet.quota.opening_place import PATIENCE_S, OpeningPlace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 1.5  # of an opening: then this exit's share counts
 ANSWER_S = 0.7  # to each of two tries of an opening
 LOOK_S = 0.5
 TRIES = 3
@@ -141,21 +141,23 @@ class Leasing:
     def replace_elsewhere(self, account_id: str) -> None:
         self._replacing[account_id] += 1
 
-    async def ask_for(self, account: Account) -> None:
-        """Asks for what is being opened. Does not raise: without an answer, this exit's share counts."""
+    async def ask_for(self, account: Account) -> bool:
+        """Returns whether the ledger has no room for what is being opened. Without an answer, the share counts."""
         waits = not self.lends and self._clock.now().boot_ms < self._lends_not_until_ms
         if waits or not is_limited(self._use.tier(account)):
-            return
-        try:
+            return False
+        answered = False
+        with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_S):
                 answered = await self._ask_for(account)
-        except TimeoutError:
-            answered = False
         if not answered and self.lends:
             self._alone.add(account.id)
             self._lending.changed(account.id)
-        if answered and not self._has_room(account):
-            self.denied += 1
+        return answered and not self._has_room(account)
+
+    def may_come_free(self, account: Account) -> bool:
+        """Tells whether other exits have sessions of the account: one may have ended, and not be given back yet."""
+        return self._borrowed.get(account.id, Borrowed()).slots.others > 0
 
     async def _ask_for(self, account: Account) -> bool:
         for _ in range(TRIES):
@@ -201,11 +203,9 @@ class Leasing:
                 if loop.time() - saved_s >= LOOK_S:  # many accounts in one transaction
                     await self.save()
                     saved_s = loop.time()
-                try:
+                with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_S):
                         await self._event.wait()
-                except TimeoutError:
-                    continue
         finally:
             for flight in self._flights.values():
                 flight.cancel()
@@ -276,7 +276,7 @@ class Leasing:
         if own.live_wanted or self._use.sessions(account.id) or held:
             at_once = urgent or due.is_live_other(before, own, tier) or (held and due.may_ask_held(before, now.boot_ms))
             after, asked = holder.ask(before, own, tier, self._sharing, now.boot_ms, urgent=at_once)
-        elif urgent or due.is_left_over(before, now.boot_ms):
+        elif (urgent and due.has_used(own)) or due.is_left_over(before, now.boot_ms):
             after, asked = holder.give_back(before, own, now.boot_ms)
         else:
             return True

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_S = 2.0
-AT_ONCE, A_SECOND = 32, 200
+AT_ONCE, A_SECOND = 16, 200
 
 
 class Retelling:

@@ -51,6 +51,9 @@ class FleetCollector(Collector):
         status = self._status()
         connected = float(status.cut_off_since is None)
         yield GaugeMetricFamily("wg_appliance_fleet_connected", "1: there is a connection to a hub", connected)
+        yield GaugeMetricFamily(
+            "wg_appliance_fleet_quorum", "1: accounts can be changed for certain, as far as known here", status.quorum
+        )
         alive = GaugeMetricFamily(
             "wg_appliance_fleet_node_alive", "1: an exit of the fleet is heard; this one is too", labels=["node"]
         )

@@ -27,7 +27,9 @@ def standing(noted: NotedStatus | None, now: Moment) -> FleetStanding | None:
             for each in status.nodes
             if each.id != status.this
         ),
-        standby=next(((each.name, each.alive) for each in status.nodes if each.role == "standby"), None),
+        standbys=tuple((each.name, each.alive) for each in status.nodes if each.role == "standby"),
         behind=status.behind,
         failure=status.failure,
+        taken=(status.taken, status.taken_of),
+        agreed=status.quorum if status.hubs_since else None,
     )

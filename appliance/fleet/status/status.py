@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from appliance.client.humanize import span
 from appliance.domain.clock import rfc3339
+from appliance.domain.hub_loss import succession
+from appliance.fleet.claims.taken import NOTHING_TAKEN, TakenClaims
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +29,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     """Describes an exit. `fault`: why this host opens no sessions on it; None: it does.
 
     `lag_s`: on a hub, how long ago everything of it was reported; on a spoke, for how long this host has had something
-    to report, and None of another. `skew_ms`: how far its clock is ahead.
+    to report, and None of another. `skew_ms`: how far its clock is ahead. `dialled`: where it would be dialled as a
+    hub, HOST:PORT, as it has told the hub; "": it cannot be one; None: it has told nothing, or this host is no hub.
     """
 
     name: str
@@ -39,6 +43,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     skew_ms: int | None
     live: int | None
     version: str | None
+    dialled: str | None = None
 
 
 class FleetStatus(msgspec.Struct, frozen=True):
@@ -48,7 +53,8 @@ class FleetStatus(msgspec.Struct, frozen=True):
     reported; None: not known here. `unsent_sessions`: of this exit, with changes that no hub has, for `lag_s` by now.
     `alone`: why this host works as a single one; None: it does not. `failure`: what keeps it from connecting to a hub;
     `meanwhile`: what holds while it is cut off. `behind`: how many changes of accounts another exit has told of that
-    this one has not; 0 on a hub.
+    this one has not; 0 on a hub. `taken`: how many keys and names of this exit's devices other exits have too, and
+    `taken_of`: some of these devices. `hubs_since`: since when this host is one of several hubs, in ms; 0: it is not.
     """
 
     nodes: tuple[NodeStatus, ...]
@@ -63,6 +69,9 @@ class FleetStatus(msgspec.Struct, frozen=True):
     lag_s: int
     meanwhile: tuple[str, ...]
     behind: int = 0
+    taken: int = 0
+    taken_of: tuple[str, ...] = ()
+    hubs_since: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +85,25 @@ class ReportState:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownHubs:
+    """Says what this host knows as a hub. `since`: when it became one of several; 0: it is not. `agreed`: it is certain
+    which one leads. `dialled`: by member, where it would be dialled as a hub."""
+
+    since: int = 0
+    agreed: bool = True
+    dialled: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class KnownTokens:
     """Tells what tokens that are known here may do. `hold`: they open sessions now; `until`: up to when they do, or
     did, if no hub is reached, wall ms; None: this exit has never had the fleet's accounts."""
 
     hold: bool
     until: int | None
+
+
+NO_HUBS = KnownHubs()
 
 
 def fleet_status(
@@ -92,6 +114,8 @@ def fleet_status(
     report: ReportState,
     tokens: KnownTokens,
     now: Moment,
+    taken: TakenClaims = NOTHING_TAKEN,
+    hubs: KnownHubs = NO_HUBS,
 ) -> FleetStatus:
     """Puts together what is known. `alone`: see Directory.apart."""
     own = next(each for each in presences if each.member.id == own_id)
@@ -101,9 +125,14 @@ def fleet_status(
     complete = None if everyone is None or None in everyone else min(now.wall_ms, *(ms for ms in everyone if ms))
     lag_s = 0 if report.waiting_since is None else max(0, now.wall_ms - report.waiting_since) // 1000
     return FleetStatus(
-        nodes=tuple(_node(each, told or {}, lag_s if each is own else None, now) for each in presences),
+        nodes=tuple(
+            replace(
+                _node(each, told or {}, lag_s if each is own else None, now), dialled=hubs.dialled.get(each.member.id)
+            )
+            for each in presences
+        ),
         generation=0 if own.beat is None else own.beat.gen,
-        quorum=link.connected,
+        quorum=link.connected and hubs.agreed,
         complete_until=None if complete is None else rfc3339(complete),
         this=own_id,
         alone=alone,
@@ -111,9 +140,20 @@ def fleet_status(
         failure=None if link.failure is None else str(link.failure),
         unsent_sessions=report.unsent,
         lag_s=lag_s,
-        meanwhile=() if link.connected else meanwhile(own.member.role, tokens),
+        meanwhile=() if link.connected else (*meanwhile(own.member.role, tokens), *_succession(own, presences)),
         behind=0 if own.member.role == "hub" else _behind(own.beat, presences),
+        taken=taken.number,
+        taken_of=taken.shown,
+        hubs_since=hubs.since,
     )
+
+
+def _succession(own: Presence, presences: Sequence[Presence]) -> tuple[str, ...]:
+    if own.member.role == "hub":
+        return ()
+    named = {role: [each.member.name for each in presences if each.member.role == role] for role in ("hub", "standby")}
+    words = succession(" or ".join(named["hub"]) or "the hub", named["standby"], own.member.name)
+    return (words,) if words else ()
 
 
 def _behind(own: Beat | None, presences: Sequence[Presence]) -> int:
@@ -167,6 +207,8 @@ def fields(status: FleetStatus) -> list[tuple[str, str]]:
     lines = [("this host", f"{own.name}, {own.role} in {own.region}, {own.id}")]
     connected = status.cut_off_since is None
     lines.append(("hub", "connected" if connected else f"cut off since {status.cut_off_since}"))
+    if status.hubs_since:
+        lines.append(("hubs", _hubs(status)))
     if status.behind:
         lines.append(("accounts", f"{status.behind} changes are told of that this host does not have yet"))
     failure = () if status.failure is None else (status.failure,)
@@ -175,11 +217,20 @@ def fields(status: FleetStatus) -> list[tuple[str, str]]:
         lines.append(("works alone", status.alone))
     if own.fault is not None:
         lines.append(("takes no sessions", own.fault))
+    if status.taken:
+        lines.append(("on other exits too", str(TakenClaims(status.taken, status.taken_of))))
     waiting = f", the first for {span(status.lag_s * 1000)}" if status.unsent_sessions else ""
     lines.append(("not reported yet", f"{status.unsent_sessions} sessions{waiting}"))
     if status.complete_until is not None:
         lines.append(("complete until", status.complete_until))
     return [*lines, ("generation", str(status.generation))]
+
+
+def _hubs(status: FleetStatus) -> str:
+    names = ", ".join(each.name for each in status.nodes if each.role != "spoke")
+    if status.quorum:
+        return f"{names}: one of them leads, and another does by itself where that one is lost"
+    return f"{names}: no majority of them says which one leads, so that accounts cannot be changed for certain"
 
 
 def rows(status: FleetStatus) -> list[tuple[str, ...]]:

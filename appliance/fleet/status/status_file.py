@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from appliance.config import state_file
+from appliance.config import fleet_note, state_file
 from appliance.fleet.status.status import FleetStatus  # noqa: TC001 (msgspec reads annotations at run time)
 from appliance.sessions.stopping import wait
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
-OLD_MS = 10_000  # what is older is no word of a server that runs
 
 
 class NotedStatus(msgspec.Struct, frozen=True):
@@ -34,7 +33,7 @@ class NotedStatus(msgspec.Struct, frozen=True):
 
     def is_fresh(self, now: Moment) -> bool:
         """Tells whether a server that runs now has noted it."""
-        return self.boot_id == now.boot_id and 0 <= now.boot_ms - self.boot_ms < OLD_MS
+        return fleet_note.is_recent(self.boot_id, self.boot_ms, now)
 
 
 class StatusNotes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from appliance.client.humanize import span
 from appliance.domain.clock import rfc3339
+from appliance.domain.hub_loss import succession
 from appliance.ops.doctor.finding import START, Finding, failed, ok, unseen, warning
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ LATE_MS = 28 * DAY_MS  # what a hub renews has been renewed by then
 TWO_MACHINES = "two machines"
 TAKEN_OUT = "was taken out of the fleet"  # how the reason ends; as fleet.presence.directory says it
 STATUS = "wg-appliance fleet status"
+CONFLICTS = "wg-appliance fleet conflicts"
 ROTATE = "wg-appliance fleet rotate-ca"
 SYNCHRONISE = "timedatectl set-ntp true"
+MOST_LISTED = 20  # as the server notes them
 HUB_UNIT = "wg-appliance-hub"
 
 
@@ -39,17 +42,21 @@ class FleetStanding:
     """Holds what the server noted of the fleet. `alone`: why it works as a single exit; None: it does not.
 
     `cut_off_since`: wall ms; `failure`: what keeps it from the hub, such as that the hub has forgotten it; `unsent`:
-    sessions with changes that no hub has. `standby`: its name, and whether it is alive; None: the fleet has none.
-    `behind`: how many changes of accounts this host lacks.
+    sessions with changes that no hub has. `standbys`: their names, and whether they are alive; several are hubs too.
+    `behind`: how many changes of accounts this host lacks. `taken`: how many keys and names of this host's devices
+    other exits have too, and some of these devices. `agreed`: of one of several hubs, whether a majority says which one
+    leads; None: this host is none.
     """
 
     alone: str | None
     cut_off_since: int | None
     unsent: int
     peers: tuple[FleetPeer, ...]
-    standby: tuple[str, bool] | None = None
+    standbys: tuple[tuple[str, bool], ...] = ()
     behind: int = 0
     failure: str | None = None
+    taken: tuple[int, tuple[str, ...]] = (0, ())
+    agreed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,9 @@ class HubPort:
 class FleetFacts:
     """Holds what the checks need. `hubs`: the addresses that are dialled; `hub_port`: of a host that is a hub.
 
+    `routes`: of one of several hubs, where it dials each other one, and whether that answers.
     `standing`: None: no server that runs has noted it lately. `certificates`: None: only root can read them.
+    `conflicts`: how many changes of this host's the fleet took back; None: the store could not be read.
     """
 
     role: Literal["hub", "standby", "spoke"]
@@ -84,6 +93,8 @@ class FleetFacts:
     standing: FleetStanding | None
     certificates: tuple[CertificateDates, ...] | None
     hub_port: HubPort | None = None
+    conflicts: int | None = None
+    routes: tuple[tuple[str, bool], ...] = ()
 
 
 def hub(facts: FleetFacts) -> Finding:
@@ -105,8 +116,15 @@ def hub(facts: FleetFacts) -> Finding:
     if alone is not None and alone.endswith(TAKEN_OUT):
         return warning("fleet-hub", where, STATUS)
     if facts.standing.failure is not None:
-        return warning("fleet-hub", f"{where}; {facts.standing.failure}", STATUS)
-    return warning("fleet-hub", where, f"{STATUS}; see that {' or '.join(facts.hubs)} is up and lets this host in")
+        return warning("fleet-hub", f"{where}; {facts.standing.failure}", f"{STATUS}{_succession(facts)}")
+    up = f"see that {' or '.join(facts.hubs)} is up and lets this host in"
+    return warning("fleet-hub", where, f"{STATUS}; {up}{_succession(facts)}")
+
+
+def _succession(facts: FleetFacts) -> str:
+    standbys = [] if facts.standing is None else [name for name, _ in facts.standing.standbys]
+    words = succession("the hub", standbys, standbys[0] if standbys and facts.role == "standby" else "")
+    return words and f"; {words}"
 
 
 def _is_of_this_host(alone: str) -> bool:
@@ -213,12 +231,65 @@ def standby(facts: FleetFacts) -> Finding:
         return ok(name, "this host is the standby, and has all that it was told of")
     if facts.role == "spoke":
         return ok(name, "this host is neither the hub nor its standby")
-    if found.standby is None:
+    if not found.standbys:
         return ok(name, "the fleet has none, so that only a backup replaces this host; fleet invite --hub adds one")
-    other, alive = found.standby
-    if not alive:
-        return warning(name, f"{other}, the standby, is not there", f"wg-appliance doctor on {other}")
-    return ok(name, f"{other} can take this host's place")
+    gone = [name for name, alive in found.standbys if not alive]
+    if gone:
+        return warning(name, f"{', '.join(gone)}, a standby, is not there", f"wg-appliance doctor on {gone[0]}")
+    names = " or ".join(name for name, _ in found.standbys)
+    return ok(name, f"{names} can take this host's place")
 
 
-CHECKS: Sequence[Callable[[FleetFacts], Finding]] = (hub, machines, clocks, certificates, port, nodes, standby)
+def hubs(facts: FleetFacts) -> Finding:
+    """Checks, on one of several hubs, whether the others are reached, and a majority says which one leads."""
+    name = "fleet-hubs"
+    if facts.standing is None or facts.standing.agreed is None:
+        return ok(name, "this host is not one of several hubs")
+    silent = [address for address, answers in facts.routes if not answers]
+    if not facts.standing.agreed:
+        where = f" ({', '.join(silent)} does not answer)" if silent else ""
+        what = f"no majority of the hubs says which one leads{where}: accounts cannot be changed for certain"
+        return failed(name, what, f"{STATUS}; on each other hub: wg-appliance doctor")
+    if silent:
+        mend = f"let it through, there and at its provider; there: systemctl status {HUB_UNIT}"
+        return warning(name, f"{', '.join(silent)} does not answer, where hubs dial each other", mend)
+    return ok(name, f"the other {len(facts.routes)} hubs answer, and it is known which one leads")
+
+
+def conflicts(facts: FleetFacts) -> Finding:
+    """Checks whether changes that this host made as the hub are still to be made again on the hub that replaced it."""
+    name = "fleet-conflicts"
+    if facts.conflicts is None:
+        return warning(name, "whether the fleet took changes back is not known: the store cannot be read", CONFLICTS)
+    if facts.conflicts:
+        what = f"changes of this host's that the fleet took back: {facts.conflicts}"
+        return warning(name, what, f"{CONFLICTS} lists them: make them again on the hub, then {CONFLICTS} --dismiss")
+    return ok(name, "the fleet lacks no change of this host's")
+
+
+def devices(facts: FleetFacts) -> Finding:
+    """Checks whether a device of this exit has a key or a name that another exit has by now: it was forgotten once."""
+    name = "fleet-devices"
+    if facts.standing is None:
+        return ok(name, "not known while the server does not run")
+    number, some = facts.standing.taken
+    if not number:
+        return ok(name, "no other exit has a key or a name of a device here")
+    listed = f": {', '.join(some)}" if some else ""
+    more = " and more" if 0 < len(some) < number and len(some) >= MOST_LISTED else ""
+    what = f"keys or names of devices here that another exit has too: {number}{listed}{more}"
+    return warning(name, what, "wg-appliance device rename, rotate or remove ACCOUNT/NAME, here or there")
+
+
+CHECKS: Sequence[Callable[[FleetFacts], Finding]] = (
+    hub,
+    machines,
+    clocks,
+    certificates,
+    port,
+    nodes,
+    standby,
+    hubs,
+    conflicts,
+    devices,
+)

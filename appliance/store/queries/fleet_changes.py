@@ -6,12 +6,15 @@ self-tests are each exit's own.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.domain.ids import TEMPORARY_PREFIX
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import aiosqlite
 
 KEPT = 20_000  # changes: who is further behind reads everything anew
@@ -30,7 +33,8 @@ _ROWS = {
         SELECT json_object('id', id, 'name', name, 'region', region,
             'role', iif(role = 'standby', 'spoke', role), 'nkey', nkey,
             'standby', json(iif(role = 'standby', 'true', 'false')),
-            'xkey', lower(hex(xkey)), 'joined_at', joined_at, 'left_at', left_at, 'dialled', dialled) AS row, id
+            'xkey', lower(hex(xkey)), 'joined_at', joined_at, 'left_at', left_at, 'dialled', dialled,
+            'hub_since', hub_since) AS row, id
         FROM fleet_members
         """,
     "terms": "SELECT terms AS row, CAST(only_row AS TEXT) AS id FROM fleet_terms",
@@ -44,7 +48,7 @@ _RECORDED = (
     ("token", "tokens", ("account_id", "hash", "label", "expires_at", "revoked_at"), "id", "account_id"),
     (
         *("member", "fleet_members"),
-        ("name", "region", "role", "nkey", "xkey", "joined_at", "left_at", "dialled"),
+        ("name", "region", "role", "nkey", "xkey", "joined_at", "left_at", "dialled", "hub_since"),
         *("id", None),
     ),
     ("terms", "fleet_terms", ("terms",), "only_row", None),
@@ -97,7 +101,7 @@ async def is_recorded(db: aiosqlite.Connection) -> bool:
     rows = await db.execute_fetchall(
         "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?", (_trigger("fleet_members", "UPDATE"),)
     )
-    return any("dialled" in row["sql"] for row in rows)
+    return any("hub_since" in row["sql"] for row in rows)
 
 
 async def nudge(db: aiosqlite.Connection) -> None:
@@ -158,6 +162,15 @@ async def after(db: aiosqlite.Connection, rev: int, most: int) -> list[ChangedRo
         (rev, most),
     )
     return [ChangedRow(row["kind"], row["id"], row["row"], Head(row["rev"], row["mark"])) for row in rows]
+
+
+async def named(db: aiosqlite.Connection, kind: str, ids: Collection[str]) -> dict[str, str]:
+    """Returns the rows of a kind, but for terms, that have these ids, as JSON."""
+    rows = await db.execute_fetchall(
+        f"{_ROWS[kind]} WHERE id IN (SELECT value FROM json_each(?))",  # noqa: S608 (a constant)
+        (json.dumps(list(ids)),),
+    )
+    return {row["id"]: row["row"] for row in rows}
 
 
 async def all_of(db: aiosqlite.Connection, kind: str, after_id: str, most: int) -> list[ChangedRow]:

@@ -60,13 +60,14 @@ class KeptMember(msgspec.Struct, frozen=True):
     left_at: int | None = None
     dialled: str = ""
     standby: bool = False
+    hub_since: int = 0
 
     def member(self) -> FleetMember:
         """Returns the host. Raises ValueError if its key is none."""
         key = bytes.fromhex(self.xkey)
         role: Role = "standby" if self.standby else self.role
         described = self.id, self.name, self.region, role, self.nkey
-        return FleetMember(*described, key, self.joined_at, self.left_at, self.dialled)
+        return FleetMember(*described, key, self.joined_at, self.left_at, self.dialled, self.hub_since)
 
 
 async def put_accounts(db: aiosqlite.Connection, kept: Sequence[KeptAccount], now: int) -> bool:

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
     import aiosqlite
 
-# For lists of several exits' sessions, which only hosts in a fleet make: a single host pays for no further index.
+# For lists of several exits' sessions and for what a hub keeps of them: a single host pays for no further index.
 INDEXES = {
     "sessions_by_time": "sessions (account_id, created_at, id)",
     "fleet_sessions_of_account": "fleet_sessions (account_id, node, created_at, session_id)",
+    "fleet_sessions_shown": "fleet_sessions (created_at) WHERE account_id <> ''",
+    "fleet_lines_by_end": "fleet_lines (ended_at, session_id, node)",
     "fleet_sessions_live": "fleet_sessions (account_id, node, created_at, session_id) WHERE state = 'live'",
 }
 TRIGGERS = {

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appliance.domain.clock import Moment
+from appliance.domain.fleet_member import is_cluster
+from appliance.store.queries import fleet_changes, fleet_members
 from appliance.store.queries.fleet_changes import Head
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ class FleetRow:
 
     `acc_rev`, `acc_mark`: of the last change followed; 0 and "": of none. `heard`: when it last heard that it has all
     changes; None: never. `base`: on a hub, the last change of the generation before that this one has.
+    `kept`: on a hub, the last change that a second hub is known to have, after its generation.
     """
 
     role: Role
@@ -29,13 +32,14 @@ class FleetRow:
     acc_mark: str
     heard: Moment | None
     base: Head = Head(0, "")  # noqa: RUF009 (frozen)
+    kept: tuple[int, Head] = (0, Head(0, ""))
 
 
 async def read(db: aiosqlite.Connection) -> FleetRow | None:
     """Returns the row; None: this host is in no fleet."""
     found = await db.execute_fetchall(
-        "SELECT role, node_id, gen, acc_rev, acc_mark, heard_wall_ms, heard_boot_ms, heard_boot_id, base_rev, base_mark"
-        " FROM fleet"
+        "SELECT role, node_id, gen, acc_rev, acc_mark, heard_wall_ms, heard_boot_ms, heard_boot_id,"
+        " base_rev, base_mark, kept_gen, kept_rev, kept_mark FROM fleet"
     )
     row = next(iter(found), None)
     if row is None:
@@ -44,7 +48,8 @@ async def read(db: aiosqlite.Connection) -> FleetRow | None:
     if row["heard_boot_id"] is not None:
         heard = Moment(row["heard_wall_ms"], row["heard_boot_ms"], row["heard_boot_id"])
     base = Head(row["base_rev"], row["base_mark"])
-    return FleetRow(row["role"], row["node_id"], row["gen"], row["acc_rev"], row["acc_mark"], heard, base)
+    kept = row["kept_gen"], Head(row["kept_rev"], row["kept_mark"])
+    return FleetRow(row["role"], row["node_id"], row["gen"], row["acc_rev"], row["acc_mark"], heard, base, kept)
 
 
 async def enter(db: aiosqlite.Connection, role: Role, node_id: str, gen: int) -> None:
@@ -68,19 +73,52 @@ async def follow_to(db: aiosqlite.Connection, gen: int, rev: int, mark: str) -> 
     await db.execute("UPDATE fleet SET gen = ?, acc_rev = ?, acc_mark = ?", (gen, rev, mark))
 
 
-async def lead(db: aiosqlite.Connection) -> None:
+async def lead(db: aiosqlite.Connection, gen: int) -> None:
     """Begins a generation, of which this host is the hub: it has what it has followed of the one before."""
     await db.execute(
         """
-        UPDATE fleet SET role = 'hub', gen = gen + 1,
+        UPDATE fleet SET role = 'hub', gen = ?,
             base_rev = acc_rev, base_mark = acc_mark, acc_rev = 0, acc_mark = ''
-        """
+        """,
+        (gen,),
     )
 
 
-async def stand_by(db: aiosqlite.Connection) -> None:
-    """Notes that another host is the hub, and that nothing of it is followed yet."""
-    await db.execute("UPDATE fleet SET role = 'standby', acc_rev = 0, acc_mark = '', base_rev = 0, base_mark = ''")
+async def lead_on(db: aiosqlite.Connection, gen: int, base: Head) -> None:
+    """Begins a generation, of which this host is the hub, as it was of the one before. `base`: its last change."""
+    await db.execute("UPDATE fleet SET gen = ?, base_rev = ?, base_mark = ?", (gen, base.rev, base.mark))
+
+
+async def stand_by(db: aiosqlite.Connection, gen: int) -> None:
+    """Notes that another host is the hub of that generation, and that nothing of it is followed yet.
+
+    The generation is noted at once: the next one begins after it, even if this host has not followed it by then.
+    """
+    await db.execute(
+        "UPDATE fleet SET role = 'standby', gen = ?, acc_rev = 0, acc_mark = '', base_rev = 0, base_mark = ''", (gen,)
+    )
+
+
+async def be_spoke(db: aiosqlite.Connection) -> None:
+    """Notes that this host is none of the hubs any more."""
+    await db.execute("UPDATE fleet SET role = 'spoke'")
+
+
+async def follow_role(db: aiosqlite.Connection) -> None:
+    """Makes this host what its row among the members says that it is: a spoke, or a standby.
+
+    It is the hub by what it has done itself alone.
+    """
+    await db.execute(
+        """
+        UPDATE fleet SET role = (SELECT role FROM fleet_members WHERE id = node_id)
+        WHERE role <> 'hub' AND EXISTS (
+            SELECT 1 FROM fleet_members
+            WHERE id = node_id AND left_at IS NULL AND fleet_members.role IN ('standby', 'spoke')
+                AND fleet_members.role <> fleet.role
+        )
+        """
+    )
 
 
 async def put_heard(db: aiosqlite.Connection, heard: Moment) -> None:
@@ -88,6 +126,28 @@ async def put_heard(db: aiosqlite.Connection, heard: Moment) -> None:
         "UPDATE fleet SET heard_wall_ms = ?, heard_boot_ms = ?, heard_boot_id = ?",
         (heard.wall_ms, heard.boot_ms, heard.boot_id),
     )
+
+
+async def put_kept(db: aiosqlite.Connection, gen: int, rev: int, mark: str) -> None:
+    """Notes the last change of this hub's, in that generation, that a second hub is known to have."""
+    await db.execute("UPDATE fleet SET kept_gen = ?, kept_rev = ?, kept_mark = ?", (gen, rev, mark))
+
+
+async def to_be_kept(db: aiosqlite.Connection) -> tuple[int, Head] | None:
+    """Returns the generation and the newest change, on one of several hubs: a second one is to have it; else None."""
+    found = await db.execute_fetchall("SELECT gen FROM fleet WHERE role = 'hub'")
+    row = next(iter(found), None)
+    if row is None or not is_cluster(await fleet_members.hubs(db)):
+        return None
+    return row["gen"], await fleet_changes.head(db)
+
+
+async def is_kept(db: aiosqlite.Connection, gen: int, change: Head) -> bool:
+    """Tells whether a second hub is known to have this change of this hub's."""
+    rows = await db.execute_fetchall(
+        "SELECT 1 FROM fleet WHERE kept_gen > ? OR (kept_gen = ? AND kept_rev >= ?)", (gen, gen, change.rev)
+    )
+    return bool(list(rows))
 
 
 async def kept_on(db: aiosqlite.Connection) -> str | None:

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_CLOSE_WINDOWS = """
+UPDATE accounts SET bytes_opened_at = NULL, bytes_used = 0, time_opened_at = NULL, time_used_ms = 0
+"""
+
+
 async def erase(db: aiosqlite.Connection) -> None:
     """Removes what the store has of the fleet; accounts and tokens stay, and are this host's own from now on."""
     await fleet_changes.ignore(db)
@@ -33,7 +38,8 @@ def node_of(db: sqlite3.Connection) -> str | None:
 def make_another_node(store: Path) -> None:
     """Makes a store that no server uses, of any schema, a single host's, whose history another node has reported.
 
-    What ended before stays, and is reported to no fleet under the new node's id: it would count twice.
+    What ended before stays, and is reported to no fleet under the new node's id: it would count twice. So would what
+    accounts have used of their windows, which are closed.
     """
     asyncio.run(_make_another_node(store))
 
@@ -48,6 +54,7 @@ async def _make_another_node(store: Path) -> None:
                 await db.execute(f"DELETE FROM {table}")  # noqa: S608 (constants)
             if was_in_fleet:  # as if all that has ended had been noted: `begin_reporting` keeps the row
                 await db.execute("INSERT INTO fleet_reporting (only_row, older_than) VALUES (1, 0)")
+                await db.execute(_CLOSE_WINDOWS)
         await db.commit()
 
 

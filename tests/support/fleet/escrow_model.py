@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from appliance.domain import windows
 from appliance.domain.windows import Window, Windows
-from appliance.fleet.quota import escrow, holder
+from appliance.fleet.quota import escrow, holder, outdated
 from appliance.fleet.quota.escrow import LAPSES_MS, LedgerFacts, QuotaRecord
 from appliance.fleet.quota.holder import Borrowed, Own, Sharing
 
@@ -62,6 +62,7 @@ class Weather:
     window_ends: int = 0
     forgets: int = 0
     limit_changes: int = 0
+    cleanings: int = 0
 
 
 @dataclass(slots=True)
@@ -304,8 +305,7 @@ class EscrowModel:
     def answer(self, exit_: Exit, asked: LeaseAsk) -> None:
         if exit_.gone:
             return
-        given = LedgerFacts(self.limits, self.members, self.told_all, not self.strict, self.now_ms)
-        before = self.record
+        given, before = self._given(), self.record
         self._note_untold(exit_)
         self.record, told = escrow.decide(before, exit_.name, asked, given)
         self._note_early(before, exit_.name)
@@ -324,6 +324,40 @@ class EscrowModel:
             ]
         for _ in range(self._copies()):
             self.to_exits.append((exit_, told, self.memory))
+
+    def _given(self) -> LedgerFacts:
+        return LedgerFacts(self.limits, self.members, self.told_all, not self.strict, self.now_ms)
+
+    def _clean(self) -> None:
+        """Deletes the ledger's record, if that is needed no more; mostly after a rest, and after all were to close."""
+        if self.random.random() < 0.7:
+            for each in self.exits:
+                while each.live:
+                    self.close(each)
+                self._deliver()
+        self._pass(self.random.choice((0, outdated.QUIET_MS, max(self.lengths) + outdated.QUIET_MS)))
+        if self.record.heard and outdated.is_outdated(self.record, self._given()):
+            self._check_needless()
+            self.record = QuotaRecord()
+            self.done["cleaned"] += 1
+
+    def _check_needless(self) -> None:
+        """Raises Broken if any exit would be told something else by its next request without the record."""
+        given, now = self._given(), self.now_ms
+        for exit_ in (each for each in self.exits if not each.gone):
+            for asked in (holder.give_back(exit_.borrowed, self.own(exit_), now)[1], self._next(exit_)):
+                with_it, told = escrow.decide(self.record, exit_.name, asked, given)
+                without, told_anew = escrow.decide(QuotaRecord(), exit_.name, asked, given)
+                if told != told_anew or (with_it.traffic, with_it.time) != (without.traffic, without.time):
+                    raise Broken(f"{exit_.name} is told {told_anew} in place of {told}, after {dict(self.done)}")
+
+    def _next(self, exit_: Exit) -> LeaseAsk:
+        """Returns what the exit would ask to open one more session."""
+        own = self.own(exit_)
+        own = replace(own, live_wanted=own.live + 1)
+        asked = holder.ask(exit_.borrowed, own, self.limits, self.sharing, self.now_ms, urgent=True)[1]
+        assert asked is not None
+        return asked
 
     def _note_early(self, before: QuotaRecord, name: str) -> None:
         """Counts what was lent while others had not told what they had taken."""
@@ -369,6 +403,7 @@ class EscrowModel:
             (weather.window_ends, lambda _exit: self._pass(self.random.randrange(max(self.lengths)))),
             (weather.forgets, self._forget),
             (weather.limit_changes, lambda _exit: self._change_limits()),
+            (weather.cleanings, lambda _exit: self._clean()),
         )
         for weight, happens in rare:
             if chance < weight:
@@ -569,6 +604,7 @@ WORST = Weather(
     window_ends=2,
     forgets=1,
     limit_changes=2,
+    cleanings=20,
 )
 
 

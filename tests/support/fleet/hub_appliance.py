@@ -83,7 +83,7 @@ async def hub_appliance(state_dir: Path) -> AsyncIterator[HubAppliance]:
             each.start()
             stack.push_async_callback(each.close)
             await each.wait_connected(WITHIN_S)
-        facts = HubFacts(membership, of_hub, files.place.files, address)
+        facts = HubFacts(folder.keys().node_id, membership, of_hub, files.place.files, address)
         upkeep = HubUpkeep(store, facts, HubControl(files, lambda: NATS_SERVER, system), HostClock())
         desk = JoinDesk(store, membership, upkeep.apply, HostClock())
         await desk.listen(own)

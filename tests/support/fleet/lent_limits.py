@@ -7,14 +7,16 @@ async with lent(exits) as limits:
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import msgspec
 
 from appliance.domain.errors import CutOff
-from appliance.fleet.quota import escrow
+from appliance.fleet.quota import escrow, opening_place
 from appliance.fleet.quota.escrow import LedgerFacts, QuotaRecord
 from appliance.fleet.quota.holder import Sharing
 from appliance.fleet.quota.kept_leases import KeptLeases
@@ -31,10 +33,14 @@ if TYPE_CHECKING:
     from appliance.fleet.link.wire import HubLink
     from tests.support.fleet.exits_under_test import ExitsUnderTest, FleetHost
 
+LOOKS_S = 0.02
+SOON_S = (0.01, 0.01)
+
 
 @dataclass
 class LedgerOfLimits:
-    """Decides as the hub's ledger does. `asked`: how often each host has."""
+    """Decides as the hub's ledger does. `asked`: how often each host has; `under_way`: requests without an answer yet,
+    as long as it is not `open`."""
 
     exits: ExitsUnderTest
     away: set[str] = field(default_factory=set)
@@ -42,6 +48,8 @@ class LedgerOfLimits:
     asked: dict[str, int] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)  # node ids
     memory: str = "first"
+    under_way: int = 0
+    open: asyncio.Event = field(default_factory=asyncio.Event)
 
     def of(self, host: FleetHost) -> LinkToLimits:
         return LinkToLimits(self, host)
@@ -83,6 +91,9 @@ class LinkToLimits:
         assert subject == f"wga.led.{self.host.node_id}.lease"
         if self.host.name in self.ledger.away:
             raise CutOff("cut off")
+        self.ledger.under_way += 1
+        await self.ledger.open.wait()
+        self.ledger.under_way -= 1
         return msgspec.json.encode(self.ledger.decide(self.host, msgspec.json.decode(data, type=Ask)))
 
 
@@ -135,6 +146,22 @@ class LentLimits:
                 await host.exit_.settled()
             await self.asked()
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Has the exits look and ask by themselves meanwhile, faster than time passes."""
+
+        async def run() -> None:
+            while True:
+                await self.pass_time(0.25)
+                await asyncio.sleep(LOOKS_S)
+
+        task = asyncio.create_task(run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
     async def tell_again(self) -> None:
         """All exits see that the ledger's memory is another one."""
 
@@ -154,9 +181,14 @@ class LentLimits:
 
 
 @asynccontextmanager
-async def lent(exits: ExitsUnderTest, *, strict: bool = False) -> AsyncIterator[LentLimits]:
+async def lent(
+    exits: ExitsUnderTest, *, strict: bool = False, again_s: tuple[float, ...] = SOON_S
+) -> AsyncIterator[LentLimits]:
+    """`again_s`: after which pauses an opening that gets no room asks again."""
     limits = LentLimits(exits, LedgerOfLimits(exits), strict)
+    limits.ledger.open.set()
     for host in exits.hosts.values():
         await limits.join(host)
     await limits.tell_again()  # else less is lent, as others may have borrowed more than the ledger knows
-    yield limits
+    with patch.object(opening_place, "AGAIN_S", again_s):
+        yield limits

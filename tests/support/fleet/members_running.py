@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import shutil
 import sqlite3
-import sys
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tests.support.fleet.asked_process import AskedProcess
 from tests.support.fleet.hub_process import SERVER_NAME, HubProcess
 from tests.support.fleet.kept_tunnel import KeptTunnel
 from tests.support.fleet.member_process import MemberConfig
 from tests.support.fleet.relay import Relay
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from appliance.fleet.link.nats_client import LinkUser
 
-PROJECT = Path(__file__).resolve().parents[3]
-ANSWER_S = 60.0
+PROGRAM = "tests.support.fleet.member_process"
 STORE_FILES = ("", "-wal", "-shm")
-
-
-class MemberDied(Exception):
-    """The process that was asked has been killed, or has died."""
 
 
 class Member:
@@ -43,8 +37,7 @@ class Member:
         self.boots = 1
         self._user = user
         self._ca = hub.authority.certificate
-        self._process: asyncio.subprocess.Process | None = None
-        self._asking = asyncio.Lock()
+        self._process = AskedProcess(PROGRAM, folder)
 
     def config(self) -> MemberConfig:
         user = self._user
@@ -56,43 +49,14 @@ class Member:
         """Starts the process. It may be killed before it is ready."""
         if not self.relay.port:
             await self.relay.listen()
-        file = self.folder / "config.json"
-        file.write_bytes(msgspec.json.encode(self.config()))
-        async with self._asking:
-            with (self.folder / "log").open("ab") as log:
-                process = self._process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "tests.support.fleet.member_process",
-                    str(file),
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=log,
-                    cwd=PROJECT,
-                )
-            try:
-                assert await self._line(process) == {"ready": True}
-            except MemberDied:
-                if process is self._process:  # nobody has killed it
-                    raise
+        await self._process.start(msgspec.json.encode(self.config()))
 
     async def ask(self, **what: object) -> Any:
         """Returns what is answered; None for a refusal. Raises MemberDied: it may be done or not."""
-        async with self._asking:
-            process = self._process
-            if process is None or process.stdin is None:
-                raise MemberDied
-            with suppress(ConnectionError):
-                process.stdin.write(json.dumps(what).encode() + b"\n")
-                await process.stdin.drain()
-            return (await self._line(process)).get("done")
+        return await self._process.ask(**what)
 
     async def kill(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        await self._process.kill()
 
     def remove_store(self) -> None:
         """It must not run."""
@@ -118,16 +82,7 @@ class Member:
         await self.relay.cut()
 
     def last_words(self) -> str:
-        return (self.folder / "log").read_text(errors="replace")[-3000:]
-
-    async def _line(self, process: asyncio.subprocess.Process) -> dict[str, Any]:
-        assert process.stdout is not None
-        async with asyncio.timeout(ANSWER_S):
-            line = await process.stdout.readline()
-        if not line.endswith(b"\n"):
-            raise MemberDied
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        return self._process.last_words()
 
 
 @dataclass

@@ -21,7 +21,7 @@ from nats.errors import NoServersError
 from appliance.domain.clock import HostClock
 from appliance.fleet.hub.certificates import CertifiedKey, make_authority
 from appliance.fleet.hub.config import HubSettings
-from appliance.fleet.hub.control import HubControl, renew_if_due
+from appliance.fleet.hub.control import HubControl, MadeBy, renew_if_due
 from appliance.fleet.hub.files import HubFiles, hub_place
 from appliance.fleet.hub.nats_server import NatsServer
 from appliance.fleet.link.nkey import NKey
@@ -120,10 +120,13 @@ class RealHub:
         self.place = hub_place(self.state_dir, Layout(self.state_dir))
         self.files = HubFiles(self.place)
         self.files.create_folder()
-        renew_if_due(self.files, self.authority, SERVER_NAME, now_ms())
+        renew_if_due(self.files, self.made(), self.settings())
         self.server = NatsServer(self.place, lambda: NATS_SERVER)
         self.files.put_config(self.config(), NATS_SERVER)
         self.control: HubControl | None = None
+
+    def made(self) -> MadeBy:
+        return MadeBy(self.authority, self.authority.certificate, now_ms())
 
     def config(self, *members: FleetMember, invitations: tuple[str, ...] = ()) -> str:
         from appliance.fleet.hub.config import render

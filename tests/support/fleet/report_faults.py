@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tests.support.faults.violations import Violated
+from tests.support.fleet.asked_process import MemberDied
 from tests.support.fleet.hub_process import HubProcess
-from tests.support.fleet.members_running import FoldingHub, MemberDied, Poured, ReportingExit
+from tests.support.fleet.members_running import FoldingHub, Poured, ReportingExit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

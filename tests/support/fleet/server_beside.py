@@ -130,7 +130,7 @@ class ServerBeside:
         assert of_hub is not None
         system = _link(membership, of_hub.system_seed, "sys", "_INBOX_sys")
         own = _link(membership, of_hub.hub_seed, "hub", "_INBOX_hub")
-        facts = HubFacts(membership, of_hub, files.place.files, self._listen)
+        facts = HubFacts(folder.keys().node_id, membership, of_hub, files.place.files, self._listen)
         upkeep = HubUpkeep(store, facts, HubControl(files, lambda: NATS_SERVER, system), CLOCK)
         await upkeep.prepare()
         server = asyncio.create_task(NatsServer(files.place, lambda: NATS_SERVER).run(stopping))

@@ -85,8 +85,10 @@ class ThreeHubs:
         members = tuple(
             FleetMember(node, node, "ams", "spoke", key.public, bytes(32), 1) for node, key in self.keys.items()
         )
-        files = ServerFiles(*(str(folder / name) for name in ("leaf.pem", "leaf.key", "jetstream")))
-        cluster = cluster_of("flt_test", own.server_name, own.address, self.addresses, str(folder / "ca"))
+        files = ServerFiles(
+            *(str(folder / name) for name in ("leaf.pem", "leaf.key", "jetstream")), authority=str(folder / "ca")
+        )
+        cluster = cluster_of("flt_test", own.server_name, own.address, self.addresses)
         keys = (each.public for each in self.own_keys[number])
         settings = HubSettings(own.server_name, own.address, files, *keys, members, cluster=cluster)
         (folder / "hub.conf").write_text(render(settings))

@@ -1,0 +1,28 @@
+"""Tells what a running server has noted of its fleet, to commands that import nothing of fleets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from appliance.config import state_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from appliance.domain.clock import Moment
+
+OLD_MS = 10_000  # what is older is no word of a server that runs
+
+
+def is_recent(boot_id: str, boot_ms: int, now: Moment) -> bool:
+    """Tells whether a server that runs now has noted what is of this moment."""
+    return boot_id == now.boot_id and 0 <= now.boot_ms - boot_ms < OLD_MS
+
+
+def is_cut_off(file: Path, now: Moment) -> bool:
+    """Tells whether the server that runs now reaches no hub; False where none has noted that. See fleet.status."""
+    try:
+        noted = state_file.read_json(file)
+        return is_recent(noted["boot_id"], noted["boot_ms"], now) and noted["status"]["cut_off_since"] is not None
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
