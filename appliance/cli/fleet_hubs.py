@@ -35,8 +35,8 @@ def hubs(config_file: Path | None, names: Sequence[str]) -> None:
             members = await fleet_members.present(db)
         own_id = FleetFolder(a.state.path).keys().node_id
         named = named_members(names, members, own_id)
-        # One that has just joined is heard within seconds. Each tells where it is dialled when it follows the hub, which
-        # it does twice a minute at least.
+        # One that has just joined is heard within seconds. Each tells where it is dialled as it follows the hub,
+        # twice a minute at least.
         await seen(a, lambda status: status is None or _are_there(status, named), HEARD_WITHIN_S)
         status = await seen(a, lambda status: status is None or _have_told(status, named, own_id), TOLD_WITHIN_S)
         if status is None:

@@ -81,3 +81,34 @@ def test_three_hubs_and_one_again(exits: list[FleetAppliance], show: Callable[[s
         await_token(each, last)
     for each in (second, third):
         assert not (each.store.parent / "fleet" / "hub.json").exists()
+
+
+def test_two_of_three_hubs_are_lost(exits: list[FleetAppliance], show: Callable[[str], None]) -> None:
+    """The third is made the hub by hand, and goes on alone; the others are spokes when they are back."""
+    first, second, third = exits
+    names = [each.name for each in exits]
+    until(
+        lambda: all(node["dialled"] for node in status(first)["nodes"] if node["name"] != first.name), "all have told"
+    )
+    first.admin("fleet", "hubs", *names)
+    token = first.token("before")
+    await_token(third, token)
+    first.lose_host()
+    second.lose_host()
+    until(lambda: not status(third)["quorum"], "the third knows that there is no majority")
+    began = time.monotonic()
+    said = third.attempt("fleet", "promote", check=True).stderr
+    show(f"two hubs are lost, and the third is promoted: {time.monotonic() - began:.1f} s")
+    assert "become spokes when they are back" in said
+    later = third.token("later")
+    await_token(third, later)
+    first.revive_host()
+    second.revive_host()
+    spokes = {third.name: "hub", first.name: "spoke", second.name: "spoke"}
+    for each in exits:
+        until(lambda each=each: roles(each) == spokes, f"{each.name} knows the hub", 120)  # type: ignore[misc]
+        await_token(each, later)
+    third.admin("fleet", "hubs", *names)
+    for each in exits:
+        await_token(each, later)
+        until(lambda each=each: roles(each)[third.name] == "hub" and status(each)["quorum"], each.name)  # type: ignore[misc]

@@ -216,28 +216,6 @@ def await_roles(exits: list[FleetAppliance], wanted: dict[str, str]) -> None:
         until(lambda each=each: roles(each) == wanted, f"{each.name} knows who is what")  # type: ignore[misc]
 
 
-def test_two_of_three_are_lost_for_good(three: WholeFleet, show: Callable[[str], None]) -> None:
-    """The one that is left is promoted, and is the hub alone; the others, if they come back, are spokes."""
-    led, others, gen = leader(three)
-    left = others[1]
-    token = token_of(three, led, "before-loss")
-    led.lose_host()
-    others[0].lose_host()
-    until(lambda: left.attempt("fleet", "promote").returncode == 0, "it can be promoted")
-    await_roles([left], {left.name: "hub", led.name: "spoke", others[0].name: "spoke"})
-    later = left.token("alone")
-    await_token(left, token)
-    await_token(left, later)
-    for each in (led, others[0]):
-        each.revive_host()
-    await_roles(three.exits, {left.name: "hub", led.name: "spoke", others[0].name: "spoke"})
-    for each in three.exits:
-        await_token(each, later)
-    assert leading(left)[1] > gen
-    show(left.attempt("fleet", "hubs", *(each.name for each in three.exits), check=True).stderr.splitlines()[-1])
-    leader(three)
-
-
 def test_one_of_three_is_lost_for_good(three: WholeFleet, show: Callable[[str], None]) -> None:
     """Forgotten, it leaves a hub and its standby; what it held is free, and it can join anew and be a hub again."""
     led, others, _ = leader(three)

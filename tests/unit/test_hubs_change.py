@@ -223,5 +223,8 @@ def test_a_hub_that_was_taken_for_lost_with_another_is_a_spoke_when_it_yields(
         row = await fleet_state.read(db)
         assert row is not None
         assert row.role == role
+        own = await fleet_members.by_id(db, FRA)
+        assert own is not None
+        assert own.role == role
 
     on_a_store(tmp_path, body)

@@ -102,6 +102,7 @@ async def stand_by(db: aiosqlite.Connection, gen: int) -> None:
 async def be_spoke(db: aiosqlite.Connection) -> None:
     """Notes that this host is none of the hubs any more."""
     await db.execute("UPDATE fleet SET role = 'spoke'")
+    await db.execute("UPDATE fleet_members SET role = 'spoke' WHERE id = (SELECT node_id FROM fleet)")
 
 
 async def follow_role(db: aiosqlite.Connection) -> None:
