@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.support.fleet.appliances import FleetAppliance
 
 QUOTA = 50_000_000
-LIMITED = {"tiers.paid": {"bytes_limit": QUOTA}, "tiers.free": {"max_live_sessions": 1}}
+LIMITED = {"tiers.paid": {"bytes_limit": QUOTA, "max_live_sessions": 2}}
 BOTH = {"fsn1": ("hub", True), "ams1": ("spoke", True)}
 
 pytestmark = pytest.mark.timeout(900)  # an emulated kernel takes minutes
@@ -308,9 +308,10 @@ def _without_what_is_each_ones(config: str) -> list[str]:
 
 @pytest.mark.long
 def test_a_session_that_ends_here_leaves_room_there_at_once(fleet: WholeFleet, show: Callable[[str], None]) -> None:
-    """The account may have one session."""
-    fleet.hub.admin("account", "create", "mona", "--tier", "free")
+    """The account may have two sessions, and has one all the time."""
+    fleet.hub.admin("account", "create", "mona", "--tier", "paid")
     token, took = fleet.token("mona"), list[float]()
+    fleet.hub.open(token)
     for number in range(20):
         exit_ = fleet.exits[number % 2]
         began = time.monotonic()
