@@ -326,8 +326,8 @@ def test_a_session_that_ends_here_leaves_room_there_at_once(fleet: WholeFleet, s
 def test_a_quota_used_on_both_exits_ends_sessions_on_both(fleet: WholeFleet, show: Callable[[str], None]) -> None:
     """As soon as both together have used it, but for what moves in a look; the usage is one on both."""
     hub = fleet.hub
-    hub.admin("account", "create", "hugo", "--tier", "paid")
-    token = fleet.token("hugo")
+    hub.admin("account", "create", "ursula", "--tier", "paid")
+    token = fleet.token("ursula")
     opened = [each.open(token, region=each.region)["wg_config"] for each in fleet.exits]
     for client, config in zip(fleet.clients, opened, strict=True):
         client.wg_quick(config)
@@ -344,4 +344,4 @@ def test_a_quota_used_on_both_exits_ends_sessions_on_both(fleet: WholeFleet, sho
     assert used[0] <= 1.5 * QUOTA  # a look of a fast machine on each
     for each in fleet.exits:
         # The hub's command goes by what exits have reported.
-        until(lambda each=each: f"{used[0]}" in each.admin("usage", "hugo", "--json"), f"{each.name} says so")  # type: ignore[misc]
+        until(lambda each=each: f"{used[0]}" in each.admin("usage", "ursula", "--json"), f"{each.name} says so")  # type: ignore[misc]
