@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.support.api.exit_under_test import ExitUnderTest
 
 NODE = "nod_" + "a" * 24
-PACE = ReportingPace(report_s=0, answer_s=0.5)
+PACE = ReportingPace(report_s=0, answer_s=1.5)  # a loaded machine takes longer than half a second
 TURNS = 12  # of reporting, in which all is told that can be
 
 
