@@ -13,7 +13,7 @@ from appliance.domain.errors import Conflict, HostError, NotFound
 from appliance.domain.fleet_member import LEAST_HUBS
 from appliance.fleet.membership.hub_set import HubSet
 from appliance.fleet.membership.identity import FleetFolder
-from appliance.store.queries import fleet_members
+from appliance.store.queries import fleet_members, fleet_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -125,6 +125,9 @@ def fit_addresses(named: Sequence[FleetMember], own_id: str, nodes: Mapping[str,
 async def _store(a: Admin, own_id: str, addresses: Mapping[str, str]) -> bool:
     """Returns whether the hubs were others before."""
     async with a.store.write() as db:
+        row = await fleet_state.read(db)
+        if row is None or row.role != "hub":
+            raise Conflict(f"another hub leads by now: run this command there ({STATUS})")
         before = HubSet.of(await fleet_members.present(db))
         if {each.id: each.dialled for each in before.hubs} == addresses:
             return False

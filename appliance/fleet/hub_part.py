@@ -20,6 +20,7 @@ from appliance.fleet.hub.upkeep import HOUR_MS
 from appliance.fleet.joining.desk import JoinDesk
 from appliance.fleet.joining.leaving import LeaveDesk
 from appliance.fleet.joining.told_dialled import ToldDialled
+from appliance.fleet.link.hub_connection import GOODBYE_S
 from appliance.fleet.link.link import NatsLink, hub_tls
 from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
@@ -172,8 +173,8 @@ class HubPart:
             "what is to be freed": self.partings.run,
         }
 
-    async def close(self) -> None:
-        await self.link.close()
+    async def close(self, goodbye_s: float = GOODBYE_S) -> None:
+        await self.link.close(goodbye_s)
 
 
 def _is_standby(roster: Roster, node_id: str) -> bool:

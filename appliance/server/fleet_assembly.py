@@ -16,6 +16,7 @@ from appliance.fleet.accounts.caller import Caller
 from appliance.fleet.accounts.replica import Reactions, Replica
 from appliance.fleet.accounts.terms import FollowedTerms
 from appliance.fleet.joining.followed_authorities import FollowedAuthorities
+from appliance.fleet.link.hub_connection import GOODBYE_S
 from appliance.fleet.link.link import NatsLink
 from appliance.fleet.presence.beating import Beating
 from appliance.fleet.presence.beats import OwnBeats
@@ -296,13 +297,12 @@ class FleetPart:
         }
         return own if self.hub is None else own | {"the fold": self.hub.fold.run}
 
-    async def disconnect(self) -> None:
-        """Ends the connections, if that was not done."""
+    async def disconnect(self, goodbye_s: float = GOODBYE_S) -> None:
+        """Ends the connections, if that was not done; what is still to be sent is, within this time."""
         if not self._disconnected:
+            closing = [self.link.close(goodbye_s)] + ([] if self.hub is None else [self.hub.close(goodbye_s)])
+            await asyncio.gather(*closing)
             self._disconnected = True
-            await self.link.close()
-            if self.hub is not None:
-                await self.hub.close()
 
     async def end(self) -> None:
         """Makes this host's API its own again, and ends the connections."""

@@ -113,8 +113,8 @@ class FleetMembership:
             within_s = ENDS_WITHIN_S if stopping.is_set() else CHANGES_WITHIN_S
             await _end([*endless, *tasks], within_s)
             with suppress(TimeoutError):
-                async with asyncio.timeout(within_s):
-                    await part.disconnect()
+                async with asyncio.timeout(ENDS_WITHIN_S):
+                    await part.disconnect(within_s)
 
 
 def _import_part() -> None:

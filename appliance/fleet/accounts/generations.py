@@ -67,6 +67,8 @@ async def take_lead(db: aiosqlite.Connection, gen: int) -> None:
     row = await fleet_state.read(db)
     if row is None or row.role == "spoke":
         raise FleetError("this host is no hub any more")
+    if gen <= row.gen:
+        raise FleetError(f"this host is of generation {row.gen} meanwhile, and does not begin {gen}")
     if row.role == "hub":
         await fleet_state.lead_on(db, gen, await fleet_changes.head(db))
         await fleet_changes.nudge(db)

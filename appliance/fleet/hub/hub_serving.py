@@ -137,18 +137,23 @@ class HubServing:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Looks until `stopping`, and then ends the server."""
-        while not stopping.is_set():
-            fault = ""
-            try:
-                await self.look()
-            except (FleetError, HostError, StoreUnavailable) as error:
-                fault = str(error)
-                if fault != self._fault:
-                    log.error("this host's nats-server is not as it should be: %s", fault)
-            self._fault = fault
-            await wait(stopping, LOOK_S)
-        await self._end_lead()
-        await self._end_server()
+        try:
+            while not stopping.is_set():
+                await self._looked()
+                await wait(stopping, LOOK_S)
+        finally:
+            await self._end_lead()
+            await self._end_server()
+
+    async def _looked(self) -> None:
+        fault = ""
+        try:
+            await self.look()
+        except (FleetError, HostError, StoreUnavailable) as error:
+            fault = str(error)
+            if fault != self._fault:
+                log.error("this host's nats-server is not as it should be: %s", fault)
+        self._fault = fault
 
     async def look(self) -> None:
         """Looks once. Raises FleetError, HostError or StoreUnavailable: it is to be done again."""
@@ -166,8 +171,7 @@ class HubServing:
 
     async def _keep_server(self, membership: Membership, of_hub: HubSecrets) -> None:
         if self._running is not None and self._running.done():
-            running, self._running, self._server = self._running, None, None
-            await running  # raises what ended it
+            await self._end_server()  # it ended by a fault; it is made anew at once
         async with self._store.read() as db:
             row, members = await fleet_state.read(db), await fleet_members.present(db)
         if row is None:
@@ -191,7 +195,7 @@ class HubServing:
             await self._server.upkeep.sign(self._server.facts.authority)
 
     async def _keep_lead(self, standing: HubStanding, membership: Membership, of_hub: HubSecrets) -> None:
-        if self._lead is not None and self._lead.cluster != standing.cluster:
+        if self._lead is not None and (self._lead.cluster != standing.cluster or self._lead.has_ended):
             await self._end_lead()
         if self._lead is None and standing.cluster and self._server is not None:
             user = LinkUser("hub-lead", INBOX, NKey.from_seed(of_hub.hub_seed), hub_tls(membership.ca))
@@ -232,7 +236,7 @@ class HubServing:
         if self._running is not None:
             running, self._running, self._server = self._running, None, None
             self._stop.set()
-            await running
+            await _ended(running)
 
 
 class _LeadOfCluster:
@@ -271,8 +275,20 @@ class _LeadOfCluster:
             return False
         return True
 
+    @property
+    def has_ended(self) -> bool:
+        """Tells whether a fault has ended it."""
+        return self._running is not None and self._running.done()
+
     async def close(self) -> None:
         self._stopping.set()
         if self._running is not None:
-            await self._running
+            await _ended(self._running)
         await self.link.close()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Waits for the end of a task, and logs what has ended it."""
+    await asyncio.wait([task])
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s has ended by a fault, and is started anew if it is needed", task.get_name(), exc_info=error)

@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 WITHIN_S, POLL_S = 5.0, 0.1
 
 
-async def await_kept(store: Store) -> None:
-    """Returns when a second hub has all that the store has now; at once where this host is the only hub.
+async def await_kept(store: Store, wanted: tuple[int, Head] | None) -> None:
+    """Returns when a second hub has what was changed; at once where this host was the only hub.
 
-    Raises NotAnswered: none has in time; it has it later. Raises StoreUnavailable.
+    `wanted`: see fleet_state.to_be_kept, in the transaction of the change. Raises NotAnswered: none has in time; it has
+    it later, or another hub leads that has not. Raises StoreUnavailable.
     """
-    async with store.read() as db:
-        wanted = await fleet_state.to_be_kept(db)
     if wanted is None:
         return
     try:

@@ -77,10 +77,11 @@ class JoinDesk:
             asked = read(data, JoinRequest)
             async with self._store.write() as db:
                 answer = await self._admit(db, invitation, asked)
+                changed = await fleet_state.to_be_kept(db)
             if not answer.refused:
                 # Before the answer: the host signs on with its own key as soon as it has it.
                 await self._apply()
-                await await_kept(self._store)  # or it would be unknown to a hub that leads next
+                await await_kept(self._store, changed)  # or it would be unknown to a hub that leads next
         except Unreadable:
             return JoinAnswer(refused="the hub does not understand this host: bring both to the same version")
         except (FleetError, HostError, StoreUnavailable) as error:

@@ -148,13 +148,15 @@ class HubConnection:
                     question.answer.set_exception(NotAnswered(lost))
             self.client.give_up()
 
-    async def close(self) -> None:
+    async def close(self, goodbye_s: float = GOODBYE_S) -> None:
         """Sends what is still to be sent, in bounded time, unless it is lost; ends the connection."""
-        if not self.lost.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(GOODBYE_S):
-                    await self.settle()
-        self.cut()
+        try:
+            if not self.lost.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(goodbye_s):
+                        await self.settle()
+        finally:
+            self.cut()
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])

@@ -22,7 +22,7 @@ import msgspec
 
 from appliance.domain.errors import ConnectFailed, CutOff, NotAnswered, NotPermitted, StreamFull
 from appliance.fleet.link.connect_failure import LASTING, Hindrance
-from appliance.fleet.link.hub_connection import HubConnection
+from appliance.fleet.link.hub_connection import GOODBYE_S, HubConnection
 from appliance.fleet.link.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -132,13 +132,13 @@ class NatsLink:
             self._left_ms = now_ms
             self._connection.cut()
 
-    async def close(self) -> None:
-        """Sends what is still to be sent, in about a second, and ends connection, tasks and handlers."""
+    async def close(self, goodbye_s: float = GOODBYE_S) -> None:
+        """Sends what is still to be sent, within this time, and ends connection, tasks and handlers."""
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
         if self._connection is not None:
-            await self._connection.close()
+            await self._connection.close(goodbye_s)
         self._connection = None
         self._settled.clear()
         self.state = LinkState(connected=False, since=self._clock.now())
