@@ -146,6 +146,29 @@ def other_server(greeting: bytes, tls: ssl.SSLContext | None) -> Iterator[int]:
     assert not thread.is_alive()
 
 
+def test_a_refusal_is_heard_whenever_it_comes(hub: HubProcess) -> None:
+    """The server closes with what it says: nothing that the host still sends then may hide it."""
+    told = []
+
+    def refuse() -> None:
+        client, _ = listener.accept()
+        client.sendall(b'INFO {"server_id":"x","version":"2.15.1","tls_required":true,"max_payload":1}\r\n')
+        with tls.wrap_socket(client, server_side=True) as inside:
+            told.append(inside.recv(65_536))  # one record of TLS
+            inside.sendall(b"-ERR 'Authorization Violation'\r\n")
+
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(hub.folder / "leaf.pem", hub.folder / "leaf.key")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        failed = fails(hub.user(AMS), At(f"127.0.0.1:{listener.getsockname()[1]}"))
+        thread.join(SECONDS)
+    assert failed.reason is Hindrance.KEY_NOT_KNOWN
+    assert told[0].startswith(b"CONNECT ")
+    assert told[0].endswith(b"\r\nPING\r\n")
+
+
 def fails_at_other(user: LinkUser, greeting: bytes, tls: ssl.SSLContext | None = None) -> ConnectFailed:
     with other_server(greeting, tls) as port:
         return fails(user, At(f"127.0.0.1:{port}"))

@@ -25,6 +25,7 @@ NOW = Moment(1_790_000_400_000, 0, "boot-1")
         (OSError(errno.ETIMEDOUT, "Connection timed out"), Hindrance.SILENT),
         (OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 101] …"), Hindrance.REFUSED),
         (ConnectionResetError(), Hindrance.NOT_A_HUB),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), Hindrance.NOT_A_HUB),
         (OSError(errno.EMFILE, "Too many open files"), Hindrance.OTHER),
         (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), Hindrance.NAME_UNKNOWN),
         (TimeoutError(), Hindrance.SILENT),

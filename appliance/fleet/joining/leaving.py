@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from appliance.domain.clock import Clock
     from appliance.fleet.link.wire import HubLink, Message
-    from appliance.fleet.membership.identity import FleetFolder, Membership, NodeKeys
+    from appliance.fleet.membership.identity import FleetFolder, HubAddress, Membership, NodeKeys
     from appliance.store.database import Store
 
 log = logging.getLogger(__name__)
@@ -98,14 +98,27 @@ async def is_let_in(membership: Membership, keys: NodeKeys, clock: Clock) -> boo
     user, failures = _user(membership, keys), list[ConnectFailed]()
     for hub in membership.hubs:
         try:
+            return await _lets_in(user, hub, clock)
+        except ConnectFailed as failure:
+            failures.append(failure)
+    raise failures[0]
+
+
+async def _lets_in(user: LinkUser, hub: HubAddress, clock: Clock) -> bool:
+    """Raises ConnectFailed. A connection that is broken off says nothing: that is done, too, to whoever signs on as
+    nats-server is told who the members are now. It is tried again then, once.
+    """
+    for is_last in (False, True):
+        try:
             await (await HubConnection.dial(user, hub, clock)).close()
         except ConnectFailed as failure:
             if failure.reason == Hindrance.KEY_NOT_KNOWN:
                 return False
-            failures.append(failure)
+            if is_last or failure.reason != Hindrance.NOT_A_HUB:
+                raise
         else:
-            return True
-    raise failures[0]
+            break
+    return True
 
 
 async def sign_off(membership: Membership, keys: NodeKeys, clock: Clock) -> None:

@@ -79,7 +79,7 @@ def hindrance(error: Exception) -> Hindrance:
         return Hindrance.NAME_UNKNOWN
     if isinstance(error, TimeoutError):
         return Hindrance.SILENT
-    if isinstance(error, ConnectionResetError | ConnectionAbortedError):  # asyncio's own have no errno
+    if isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):  # asyncio's have no errno
         return Hindrance.NOT_A_HUB
     if isinstance(error, OSError):
         return ERRNOS.get(error.errno or 0) or _of_several(str(error))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import nats.errors
 
 from appliance.domain.errors import CutOff, NoResponder, NotAnswered, NotPermitted
+from appliance.fleet.link.connect_failure import connect_failed
 from appliance.fleet.link.nats_client import HubClient
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class HubConnection:
             await connection.client.subscribe(f"{connection._inbox}.*", cb=connection._answered)
         except nats.errors.Error as error:
             await connection.close()
-            raise CutOff("the connection was lost at once") from error
+            lost = ConnectionResetError("the connection was lost at once")
+            raise connect_failed(lost, hub.address, hub.server_name, clock.now()) from error
         return connection
 
     # Sending -------------------------------------------------------------------------------------------

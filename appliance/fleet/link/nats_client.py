@@ -64,12 +64,16 @@ class CuttingTransport(Transport):
     """Is a TCP connection with TLS that is closed by cutting it.
 
     nats-py's own waits up to 30 s for the TLS goodbye of a peer that is gone, and for what it is still to send.
+
+    CONNECT is sent with the PING that nats-py writes behind it: a server that refuses the former closes the connection,
+    and the latter could no longer be sent, by which asyncio gives up the connection with what the server said unread.
     """
 
     def __init__(self) -> None:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._cut = False
+        self._held = b""
 
     def __bool__(self) -> bool:
         return True  # a client takes one that is false for none, and makes its own
@@ -90,7 +94,10 @@ class CuttingTransport(Transport):
             await self._open_writer.start_tls(ssl_context, server_hostname=name)
 
     def write(self, payload: bytes) -> None:
-        if not self._cut:
+        if payload.startswith(b"CONNECT "):
+            self._held = payload
+        elif not self._cut:
+            payload, self._held = self._held + payload, b""
             self._open_writer.write(payload)
 
     def writelines(self, payload: list[bytes]) -> None:
