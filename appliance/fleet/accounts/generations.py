@@ -91,8 +91,10 @@ async def _offer_only_what_is_lacking(db: aiosqlite.Connection) -> None:
         await fleet_conflicts.drop_same(db, kind, await fleet_changes.named(db, kind, ids))
 
 
-async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int:
+async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int | None:
     """Makes this host, a hub, the standby of a newer generation's. Returns how many of its changes that one lacks.
+
+    None: it is no hub any more, or begins a generation that is as new; nothing is changed.
 
     Where that one was begun by hand, as several hubs were lost of which this is one, it is a spoke: it runs no server
     any more with which the others could say that one of them leads.
@@ -102,19 +104,34 @@ async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int
     conflicts once this host follows it.
     """
     row, lacking = await fleet_state.read(db), []
-    if row is not None and (had := await _surely_had(db, row, newer)) is not None:
+    if row is None or row.role != "hub" or row.gen >= newer.number:
+        return None
+    if (had := await _surely_had(db, row, newer)) is not None:
         found = await fleet_changes.after(db, had, fleet_changes.KEPT)
         lacking = [each for each in found if each.kind in fleet_conflicts.KINDS]
         await fleet_conflicts.note(db, lacking, now)
     if newer.base == NOTHING:
         await _note_everything(db, now)
+    held = await _held(db, row, newer)
     await fleet_changes.forget(db)
-    await fleet_state.stand_by(db, newer.number)
-    if row is not None:
-        await fleet_members.follow(db, row.node_id)
-        if newer.number - row.gen >= BY_HAND // 2:
-            await fleet_state.be_spoke(db)
+    await fleet_state.stand_by(db, newer.number, held)
+    await fleet_members.follow(db, row.node_id)
+    if newer.number - row.gen >= BY_HAND // 2:
+        await fleet_state.be_spoke(db)
     return len(lacking)
+
+
+async def _held(db: aiosqlite.Connection, row: FleetRow, newer: Generation) -> tuple[int, Head]:
+    """Returns up to what this hub surely has all that was acknowledged, after its generation.
+
+    It had all of the generations before when it began to lead. Of its own it has what it knows; more of it may have
+    been acknowledged, of which it knows nothing if it was rolled back.
+    """
+    gen, kept = row.kept
+    held = kept if gen == row.gen else NOTHING
+    if newer.base.rev > held.rev and await fleet_changes.known(db, newer.base):
+        held = newer.base
+    return row.gen, held
 
 
 async def _surely_had(db: aiosqlite.Connection, row: FleetRow, newer: Generation) -> int | None:
