@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from tests.support.fleet.hosts_running import RunningHost
 
 HUBS = 3
-SHORT_S, LONG_S = (0.2, 4.0), (7.0, 13.0)  # in the longer ones another hub leads
-MOSTLY_SHORT = 0.6
-TWO_GONE_S = 12.0
+SHORT_S, LONGEST_S = (0.2, 5.0), 12.0
+MOSTLY = 0.7
 CAUGHT_UP_S = 3.0  # a nats-server that began with nothing has the others' records by then
 WELL_WITHIN_S = 90.0
 
@@ -102,38 +101,47 @@ class ClusteredFleet(HostsUnderFaults):
         }
 
     def _first(self) -> RunningHost:
-        """Returns the hub that leads by its own store, in the newest generation."""
+        """Returns the hub that leads by its own store, in the newest generation; while it is not known, some hub."""
+        return self._leading() or self.hubs[0]
+
+    def _leading(self) -> RunningHost | None:
         of = [(each, each.standing) for each in self.hubs]
         leading = [(one.gen, each) for each, one in of if one is not None and one.role == "hub"]
-        return max(leading, key=lambda each: each[0], default=(0, self.hubs[0]))[1]
+        return max(leading, key=lambda each: each[0])[1] if leading else None
 
     async def _watch(self) -> None:
         """Counts how often another hub leads, and the generations."""
-        led, first = None, max(each.standing.gen for each in self.hubs if each.standing is not None)
+        led: RunningHost | None = self._first()
+        began = self._newest()
         while True:
-            leader = self.leader()
-            if leader is not None and leader is not led:
-                self.done.happened["changes of leader"] += led is not None
-                led = leader
-            newest = max(each.standing.gen for each in self.hubs if each.standing is not None)
-            self.done.happened["generations"] = newest - first
             await asyncio.sleep(0.2)
+            leads = self._leading()
+            if leads not in (None, led):
+                self.done.happened["changes of leader"] += 1
+                led = leads
+            self.done.happened["generations"] = self._newest() - began
 
-    async def a_while(self) -> None:
-        bounds = SHORT_S if self.random.random() < MOSTLY_SHORT else LONG_S
-        await asyncio.sleep(self.random.uniform(*bounds))
+    def _newest(self) -> int:
+        return max(each.standing.gen for each in self.hubs if each.standing is not None)
+
+    async def a_while(self, *hosts: RunningHost) -> None:
+        """A short one, or, of the hub that leads, mostly until another hub leads."""
+        before, led = self._newest(), self._first() in hosts
+        await asyncio.sleep(self.random.uniform(*SHORT_S))
+        if led and self.random.random() < MOSTLY:
+            await self.within(LONGEST_S, lambda: self._newest() > before)
 
     async def _gone(self, *hosts: RunningHost) -> bool:
         for each in hosts:
             await each.kill()
-        await (self.a_while() if len(hosts) == 1 else asyncio.sleep(TWO_GONE_S))
+        await self.a_while(*hosts)
         await asyncio.gather(*(each.start() for each in hosts))
         return True
 
     async def _stopped(self, host: RunningHost) -> bool:
         """All of the host stands still, its nats-server too."""
         host.stop(with_nats=True)
-        await self.a_while()
+        await self.a_while(host)
         host.go_on()
         return True
 

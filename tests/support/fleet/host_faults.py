@@ -171,25 +171,25 @@ class HostsUnderFaults:
 
     async def cut_off(self, host: RunningHost) -> bool:
         self.junctions.cut_off(host)
-        await self.a_while()
+        await self.a_while(host)
         self.junctions.heal(host)
         return True
 
     async def silenced(self, host: RunningHost) -> bool:
         """What is sent is held, as TCP holds what is dropped; it comes late, or never."""
         self.junctions.silence(host)
-        await self.a_while()
+        await self.a_while(host)
         self.junctions.heal(host)
         return True
 
     async def _stopped(self, host: RunningHost) -> bool:
         host.stop()
-        await self.a_while()
+        await self.a_while(host)
         host.go_on()
         return True
 
-    async def a_while(self) -> None:
-        """As long as a fault lasts."""
+    async def a_while(self, *hosts: RunningHost) -> None:  # noqa: ARG002 (others look at them)
+        """As long as a fault of these lasts."""
         await asyncio.sleep(self.random.uniform(0.2, LONGEST_CUT_S))
 
     async def healed(self) -> None:
