@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import secrets
 import shutil
 import sys
@@ -61,35 +62,33 @@ LAYOUTS: dict[int, Callable[[Path, Random], AbstractAsyncContextManager[FaultyHo
 
 
 async def _run(many: int, seed: int, folder: Path, hubs: int) -> FaultsDone:
+    """Returns what was done; if it is not as it should be, with the error, and all that is known of it, in `wrong`."""
     random = Random(seed)  # noqa: S311 (a test's choices)
-    async with LAYOUTS[hubs](folder, random) as fleet:
-        await asyncio.sleep(1)
-        while (done := fleet.done.faults.total()) < many:
-            for _ in range(min(BETWEEN, many - done)):
-                await fleet.fault()
-                await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_S))
-            await fleet.compare()
-        return fleet.done
-
-
-def run(many: int, seed: int, hubs: int = 1) -> FaultsDone:
-    """Raises Violated if the fold is not what was counted; the folder is kept then."""
-    folder = Path(tempfile.mkdtemp(prefix="fleet-"))
+    done = FaultsDone()
     try:
-        done = asyncio.run(_run(many, seed, folder, hubs))
-    except BaseException as error:
-        error.add_note(f"seed {seed}; what is left is in {folder}")
-        raise
-    shutil.rmtree(folder)
+        async with LAYOUTS[hubs](folder, random) as fleet:
+            done = fleet.done
+            await asyncio.sleep(1)
+            while (made := done.faults.total()) < many:
+                for _ in range(min(BETWEEN, many - made)):
+                    await fleet.fault()
+                    await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_S))
+                await fleet.compare()
+                click.echo(f"seed {seed}: {done.faults.total()} faults, all is equal", err=True)
+    except Exception:  # noqa: BLE001 (it is printed)
+        done.wrong.append(f"{traceback.format_exc()}seed {seed}; what is left is in {folder}")
     return done
 
 
-def _tried(many: int, seed: int, hubs: int) -> FaultsDone | str:
-    """Returns what was wrong as a text: errors with notes do not pass from process to process whole."""
-    try:
-        return run(many, seed, hubs)
-    except Exception:  # noqa: BLE001 (it is printed)
-        return traceback.format_exc()
+def run(many: int, seed: int, hubs: int = 1) -> FaultsDone:
+    """Runs one fleet. Its folder is kept where something is wrong."""
+    folder = Path(tempfile.mkdtemp(prefix="fleet-"))
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")  # of hosts, which are started again and again
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    done = asyncio.run(_run(many, seed, folder, hubs))
+    if not done.wrong:
+        shutil.rmtree(folder)
+    return done
 
 
 @click.command()
@@ -103,15 +102,13 @@ def main(many: int, seed: int | None, hubs: str, processes: int) -> None:
     began = time.monotonic()
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as fleets:
         shares = [many // processes + (number < many % processes) for number in range(processes)]
-        running = [fleets.submit(_tried, share, seed + number, int(hubs)) for number, share in enumerate(shares)]
-        ended = [each.result() for each in running]
-    done = reduce(add, (each for each in ended if isinstance(each, FaultsDone)), FaultsDone())
+        running = [fleets.submit(run, share, seed + number, int(hubs)) for number, share in enumerate(shares)]
+        done = reduce(add, (each.result() for each in running))
     took = time.monotonic() - began
     each_s = took / max(done.faults.total(), 1)
     click.echo(f"hubs {hubs}, seed {seed}, {processes} fleets: {done}; {took:.0f} s, {each_s:.1f} s a fault")
-    if failed := [each for each in ended if isinstance(each, str)]:
-        click.echo("\n".join(failed), err=True)
-        click.echo(f"hubs {hubs}, seed {seed}: {len(failed)} of {processes} fleets DEVIATE", err=True)
+    if done.wrong:
+        click.echo("\n".join(done.wrong), err=True)
         sys.exit(1)
 
 

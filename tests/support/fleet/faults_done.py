@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 class FaultsDone:
     """Counts what was done. `happened`: what came of it; `compared`: what was equal at the last comparison.
 
-    `agreed_after_s`: each time, from when all was healed; `history`: when each fault began.
+    `agreed_after_s`: each time, from when all was healed; `history`: when each fault began; `wrong`: what was not as it
+    should be, a text for each fleet.
     """
 
     faults: Counter[str] = field(default_factory=Counter)
@@ -18,6 +19,7 @@ class FaultsDone:
     compared: Counter[str] = field(default_factory=Counter)
     agreed_after_s: list[float] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
 
     def __add__(self, other: FaultsDone) -> FaultsDone:
         return FaultsDone(
@@ -26,6 +28,7 @@ class FaultsDone:
             self.compared + other.compared,
             self.agreed_after_s + other.agreed_after_s,
             self.history + other.history,
+            self.wrong + other.wrong,
         )
 
     def __str__(self) -> str:
@@ -36,7 +39,8 @@ class FaultsDone:
             [
                 f"{self.faults.total()} faults ({_listed(self.faults)})",
                 *([_listed(self.happened)] if self.happened else []),
-                f"compared {len(agreed)} times{within}: {_listed(self.compared)}: 0 lost, 0 doubled",
+                f"compared {len(agreed)} times{within}: {_listed(self.compared)}",
+                f"{len(self.wrong)} fleets DEVIATE" if self.wrong else "0 lost, 0 doubled",
             ]
         )
 
