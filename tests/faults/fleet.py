@@ -74,7 +74,7 @@ async def _run(many: int, seed: int, folder: Path, hubs: int) -> FaultsDone:
                     await fleet.fault()
                     await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_S))
                 await fleet.compare()
-                click.echo(f"seed {seed}: {done.faults.total()} faults, all is equal", err=True)
+                click.echo(f"seed {seed} so far: {done}", err=True)
     except Exception:  # noqa: BLE001 (it is printed)
         done.wrong.append(f"{traceback.format_exc()}seed {seed}; what is left is in {folder}")
     return done
