@@ -91,12 +91,12 @@ class ClusteredFleet(HostsUnderFaults):
                 1.5, lambda: [hub, *(h for h in self.hubs if h is not hub)], self._lost
             ),
             "hubs killed": HostFault(3, one, self._gone),
-            "leading hubs killed": HostFault(3, first, self._gone),
+            "leading hubs killed": HostFault(2, first, self._gone),
             "hubs cut off": HostFault(2, one, self.cut_off),
-            "leading hubs cut off": HostFault(3, first, self.cut_off),
+            "leading hubs cut off": HostFault(2, first, self.cut_off),
             "hubs silent": HostFault(1, one, self.silenced),
             "leading hubs silent": HostFault(1, first, self.silenced),
-            "leading hubs stopped": HostFault(3, first, self._stopped),
+            "leading hubs stopped": HostFault(2, first, self._stopped),
             "two of three gone": HostFault(1, lambda: two, self._gone),
         }
 

@@ -83,7 +83,7 @@ class HostsUnderFaults:
 
     async def traffic(self) -> None:
         while True:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.15)
             for each in self.hosts:
                 if each.live and not each.still:
                     session = self.random.choice(list(each.live))
@@ -91,7 +91,7 @@ class HostsUnderFaults:
 
     async def sessions(self, host: RunningHost) -> None:
         while True:
-            await asyncio.sleep(self.random.uniform(0.2, 1.2))
+            await asyncio.sleep(self.random.uniform(0.4, 2))
             if host.still:
                 continue
             if len(host.live) >= MOST_LIVE or (host.live and self.random.random() < 0.3):
