@@ -148,6 +148,14 @@ class FleetFolder:
         """Returns None if this host is no hub."""
         return _read(self._hub, HubSecrets)
 
+    def hub_secrets_mark(self) -> tuple[int, ...]:
+        """Returns what differs once the file of a hub's secrets was written or removed."""
+        try:
+            found = self._hub.lstat()
+        except OSError:
+            return ()
+        return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
     @property
     def has_hub_secrets(self) -> bool:
         return self._hub.exists()
