@@ -81,3 +81,12 @@ def forget(file: Path) -> None:
     """Removes a file if there is one. A folder in its place, from which nothing is read, stays. Raises OSError."""
     with suppress(FileNotFoundError, IsADirectoryError):
         file.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in the folder survive a power cut. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from appliance.config import state_file
+from appliance.config.state_file import sync_folder
 from appliance.domain.errors import HostError
 from appliance.fleet.link.nkey import NKey
 from appliance.fleet.membership.members import Role  # noqa: TC001 (msgspec reads it)
 from appliance.network.wireguard import keys as curve25519
-from appliance.ops.backup.create import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
