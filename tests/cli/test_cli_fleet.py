@@ -28,9 +28,10 @@ from appliance.cli import (
 )
 from appliance.cli import fleet as fleet_group
 from appliance.domain.clock import HostClock
-from appliance.domain.errors import Conflict, HostError
+from appliance.domain.errors import Conflict, HostError, NotAnswered
 from appliance.fleet.hub import nats_program
 from appliance.fleet.hub.certificates import as_der
+from appliance.fleet.joining import leaving
 from appliance.fleet.joining import token as join_token
 from appliance.fleet.link.link import hub_tls
 from appliance.fleet.membership import own_dialled
@@ -522,6 +523,25 @@ def test_leave_that_was_killed_goes_on_when_it_is_run_again(hub: FleetHost, ams:
         assert ams.refused("fleet", "leave").startswith("the hub has forgotten this host, and takes no reports of it")
         server.unsent = 0
         until_status(ams, lambda status: status["unsent_sessions"] == 0)
+        ams.do("fleet", "leave")
+    assert not ams.state.in_fleet
+
+
+def test_leave_whose_answer_is_lost_is_run_again(
+    hub: FleetHost, ams: FleetHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so: all is reported, and whether the hub has let it go is not known."""
+
+    async def lost(*_: object) -> None:
+        raise NotAnswered("no answer in 5 s")
+
+    ams.do("node", "join", hub.do("fleet", "invite").out.strip())
+    with ams.served():
+        until_status(ams, lambda status: status["cut_off_since"] is None)
+        with monkeypatch.context() as patched:
+            patched.setattr(leaving, "sign_off", lost)
+            said = ams.refused("fleet", "leave")
+        assert "did not answer that it lets this host go (no answer in 5 s): run the same command again" in said
         ams.do("fleet", "leave")
     assert not ams.state.in_fleet
 
