@@ -60,12 +60,17 @@ def read_json(file: Path) -> Any:
 
 
 def write_json(file: Path, value: object, *, on_disk: bool = False) -> None:
+    """Replaces a file, as `write` does. Raises OSError."""
+    write(file, json.dumps(value, indent=1), on_disk=on_disk)
+
+
+def write(file: Path, text: str, *, on_disk: bool = False) -> None:
     """Replaces a file, whole at any moment. `on_disk`: after a power cut too. Raises OSError."""
     new = file.with_suffix(".new")
     new.unlink(missing_ok=True)  # left by a killed process, or a link; it is never written through
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
     with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-        json.dump(value, opened, indent=1)
+        opened.write(text)
         if on_disk:
             opened.flush()
             os.fsync(descriptor)
@@ -76,3 +81,12 @@ def forget(file: Path) -> None:
     """Removes a file if there is one. A folder in its place, from which nothing is read, stays. Raises OSError."""
     with suppress(FileNotFoundError, IsADirectoryError):
         file.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in the folder survive a power cut. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
