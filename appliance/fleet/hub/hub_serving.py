@@ -74,6 +74,8 @@ class HubServing:
         self._looking = asyncio.Lock()
         self._hubs = HeldHubs(clock)
         self._others: tuple[HubAddress, ...] = ()
+        self._files: tuple[Membership | None, HubSecrets | None] = None, None
+        self._marks: tuple[tuple[int, ...], ...] = ()  # of the files, before they were read
         self._fault = ""
         self._noted_ms: int | None = None  # CLOCK_BOOTTIME
         self.told: Callable[[], Change | None] = lambda: None
@@ -85,6 +87,15 @@ class HubServing:
     async def _read(self) -> tuple[FleetRow | None, list[FleetMember]]:
         async with self._store.read() as db:
             return await fleet_state.read(db), await fleet_members.present(db)
+
+    async def _read_files(self) -> tuple[Membership | None, HubSecrets | None]:
+        """Reads them where they have changed since. Raises HostError."""
+        marks = self._folder.membership_mark(), self._folder.hub_secrets_mark()
+        if marks != self._marks:
+            membership = await asyncio.to_thread(self._folder.membership)
+            self._files = membership, await asyncio.to_thread(self._folder.hub_secrets)
+            self._marks = marks
+        return self._files
 
     def _standing(self, row: FleetRow | None, members: list[FleetMember]) -> HubStanding:
         if row is None or row.role == "spoke":
@@ -166,8 +177,7 @@ class HubServing:
         async with self._looking:
             row, members = await self._read()
             standing = self._standing(row, members)
-            membership = await asyncio.to_thread(self._folder.membership)
-            of_hub = await asyncio.to_thread(self._folder.hub_secrets)
+            membership, of_hub = await self._read_files()
             runs = standing.role == "hub" or standing.cluster > 0
             if row is None or not runs or membership is None or of_hub is None:
                 await self._give_up(standing)
