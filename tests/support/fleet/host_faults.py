@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tests.support.faults.violations import Violated
 from tests.support.fleet.changes_made import ChangesMade
 from tests.support.fleet.hosts_running import ACCOUNT, Junctions, RunningHost, free_net
-from tests.support.fleet.members_running import Poured
+from tests.support.fleet.poured import Poured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
