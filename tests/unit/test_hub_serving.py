@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from appliance.fleet.hub.lead import LeadRecord
     from appliance.fleet.hub.upkeep import HubFacts
 
 SECONDS = 30
@@ -34,6 +35,10 @@ OWN = NODES[0]
 
 class Upkeep:
     hubs_of: object = None
+    in_force = True
+
+    def goes_by(self, _cluster: int) -> bool:
+        return self.in_force
 
 
 class Server:
@@ -169,3 +174,35 @@ def test_files_that_have_changed_are_read_again(tmp_path: Path, monkeypatch: pyt
         assert (reads, hub.serving.addresses()) == (3, ())
 
     on_a_hub(tmp_path, body)
+
+
+def test_a_hub_is_appointed_once_its_server_has_left_the_cluster_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is a record there of which hub leads, so that none would be made of these, and nobody would lead."""
+    appointed = list[str]()
+
+    async def appoint(_records: object, record: LeadRecord) -> bool:
+        appointed.append(record.hub)
+        return True
+
+    async def run(_self: Leading, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+
+    monkeypatch.setattr(hub_serving, "appoint", appoint)
+    monkeypatch.setattr(hub_serving, "LOOK_S", 0.01)
+    monkeypatch.setattr(Leading, "run", run)
+    monkeypatch.setattr(Upkeep, "in_force", False)
+
+    async def body(hub: Hub) -> None:
+        for _ in range(10):
+            await hub.looked()
+            await asyncio.sleep(0.01)
+        assert appointed == []
+        monkeypatch.setattr(Upkeep, "in_force", True)
+        while not appointed:
+            await hub.looked()
+            await asyncio.sleep(0.01)
+        assert appointed == [OWN]
+
+    on_a_hub(tmp_path, body, cluster=True)

@@ -275,9 +275,13 @@ class _LeadOfCluster:
     async def _run(self) -> None:
         await self._server.wait_listening()
         self.link.start()
-        while not self._stopping.is_set() and not await self._appointed():
+        # The record of the hubs of before, whose cluster the server leaves at any moment, says nothing of these.
+        while not self._stopping.is_set() and not (self._goes_by_these() and await self._appointed()):
             await wait(self._stopping, LOOK_S)
         await self.leading.run(self._stopping)
+
+    def _goes_by_these(self) -> bool:
+        return self._server.upkeep.goes_by(self.cluster)
 
     async def _appointed(self) -> bool:
         """Makes the record that says who leads, if there is none, on the host that is the hub by its store."""
