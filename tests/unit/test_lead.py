@@ -19,7 +19,7 @@ HAS_IT = Followed(KEPT)
 
 
 def run(seeds: range, show: Callable[[str], None]) -> None:
-    acknowledged = takeovers = stuck = 0
+    acknowledged = takeovers = by_yielded = stuck = 0
     for seed in seeds:
         world = LeadWorld(random.Random(seed))  # noqa: S311 (a test's choices)
         goes_on = world.run()
@@ -28,7 +28,11 @@ def run(seeds: range, show: Callable[[str], None]) -> None:
         stuck += not goes_on
         acknowledged += len(world.acknowledged)
         takeovers += world.takeovers
-    show(f"{len(seeds)} schedules: {acknowledged} changes acknowledged, {takeovers} takeovers, {stuck} stand still")
+        by_yielded += world.led_by_yielded
+    show(
+        f"{len(seeds)} schedules: {acknowledged} changes acknowledged, {takeovers} takeovers, {by_yielded} of them by "
+        f"a hub that had yielded and followed nothing since, {stuck} stand still"
+    )
 
 
 def test_no_acknowledged_change_is_lost(show: Callable[[str], None]) -> None:
@@ -86,6 +90,15 @@ def test_only_who_has_what_was_kept_takes_it(followed: Followed, *, takes: bool)
     lead = Lead("fra")
     lead.read(OF_AMS, 7, 0)
     assert (lead.wanted(followed, None, TAKE_MS) is not None) is takes
+
+
+def test_a_hub_that_has_yielded_begins_after_the_generation_that_it_yielded_to() -> None:
+    """Which it knows of and has nothing of; whoever had led that acknowledged nothing in it."""
+    lead = Lead("fra")
+    lead.read(OF_AMS, 7, 0)
+    write = lead.wanted(Followed(KEPT, seen=4), None, TAKE_MS)
+    assert write is not None
+    assert write.record == LeadRecord("fra", 5, KEPT)
 
 
 def test_a_hub_that_was_started_anew_takes_its_own_lead_at_once() -> None:
