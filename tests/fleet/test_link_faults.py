@@ -148,6 +148,25 @@ def test_what_waits_for_jetstream_ends_with_the_connection(tmp_path: Path) -> No
     run(tmp_path, body)
 
 
+def test_a_link_to_a_silent_hub_is_closed_in_time(tmp_path: Path) -> None:
+    """In the time that it is given to send what is left; given up meanwhile, it leaves no connection either."""
+
+    async def body(it: Cluster) -> None:
+        fra = NatsLink(lambda: (it.hub.at(it.relay.port),), it.hub.user(FRA), HostClock())
+        fra.start()
+        await fra.wait_connected(SECONDS)
+        it.relay.silence()
+        await fra.close(0)
+        connection = it.ams._connection
+        assert connection is not None
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await connection.close(SECONDS)
+        assert connection.lost.is_set()
+
+    run(tmp_path, body)
+
+
 def test_a_silent_way(tmp_path: Path, show: Callable[[str], None]) -> None:
     """Also if only what this host sends is lost, or only what it receives; the next connection works."""
 

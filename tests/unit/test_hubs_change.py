@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from appliance.cli import fleet_hubs
+from appliance.domain.errors import Conflict, FleetError
 from appliance.domain.fleet_member import FleetMember
 from appliance.fleet.accounts import generations
 from appliance.fleet.accounts.generations import Generation
@@ -210,16 +213,16 @@ def test_a_hub_that_is_promoted_without_the_others_goes_on_alone(tmp_path: Path)
     on_a_store(tmp_path, body)
 
 
-@pytest.mark.parametrize(("newer", "role"), [(5, "standby"), (3 + generations.BY_HAND, "spoke")])
+@pytest.mark.parametrize(("told", "role"), [((FRA, AMS, LIS), "standby"), ((), "standby"), ((AMS, LIS), "spoke")])
 def test_a_hub_that_was_taken_for_lost_with_another_is_a_spoke_when_it_yields(
-    tmp_path: Path, newer: int, role: Role
+    tmp_path: Path, told: tuple[str, ...], role: Role
 ) -> None:
-    """Also where the two have begun a generation meanwhile; one that is replaced by another of them stands by."""
+    """As it is not among the new hub's; one that is, or is told by an older version which are, stands by."""
 
     async def body(db: aiosqlite.Connection) -> None:
         await become_hubs(db, AMS, LIS)
         await db.execute("UPDATE fleet SET gen = 4")
-        await generations.yield_to(db, Generation(newer, fleet_changes.Head(0, "")), NOW)
+        await generations.yield_to(db, Generation(5, fleet_changes.Head(0, ""), told), NOW)
         row = await fleet_state.read(db)
         assert row is not None
         assert row.role == role
@@ -228,3 +231,41 @@ def test_a_hub_that_was_taken_for_lost_with_another_is_a_spoke_when_it_yields(
         assert own.role == role
 
     on_a_store(tmp_path, body)
+
+
+def test_a_hub_begins_no_generation_that_is_not_newer_than_its_own(tmp_path: Path) -> None:
+    """It may have followed another one since it asked to lead; it is what it was."""
+
+    async def body(db: aiosqlite.Connection) -> None:
+        await become_hubs(db, AMS, LIS)
+        await generations.take_lead(db, 5)
+        for gen in (5, 4):
+            with pytest.raises(FleetError, match=f"is of generation 5 meanwhile, and does not begin {gen}"):
+                await generations.take_lead(db, gen)
+        row = await fleet_state.read(db)
+        assert row is not None
+        assert (row.role, row.gen) == ("hub", 5)
+
+    on_a_store(tmp_path, body)
+
+
+def test_another_hub_that_leads_by_now_keeps_the_hubs_as_they_are(tmp_path: Path) -> None:
+    """Of a host that has yielded while `fleet hubs` waited for others, nobody follows what it would store."""
+
+    async def story() -> None:
+        store = await Store.open(tmp_path / "store.sqlite")
+        try:
+            async with store.write() as db:
+                await fleet_state.enter(db, "hub", FRA, 1)
+                for node, role in ((FRA, "hub"), (AMS, "standby"), (LIS, "spoke")):
+                    await fleet_members.put(db, member(node, role))  # type: ignore[arg-type]
+                await fleet_state.stand_by(db, 2)
+            command = SimpleNamespace(store=store, now=NOW)
+            with pytest.raises(Conflict, match="another hub leads by now: run this command there"):
+                await fleet_hubs._store(command, FRA, {FRA: "a:1", AMS: "b:1", LIS: "c:1"})  # type: ignore[arg-type]
+            async with store.read() as db:
+                assert [each.role for each in await fleet_members.present(db)] == ["hub", "standby", "spoke"]
+        finally:
+            await store.close()
+
+    asyncio.run(story())

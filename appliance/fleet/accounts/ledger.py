@@ -17,7 +17,7 @@ from appliance.fleet.link.reading import Unreadable, read
 from appliance.fleet.link.wire import PREFIX
 from appliance.sessions.stopping import wait
 from appliance.store.commits import StoreNews
-from appliance.store.queries import fleet_changes
+from appliance.store.queries import fleet_changes, fleet_members
 from appliance.store.queries.fleet_changes import ChangedRow, Head
 
 if TYPE_CHECKING:
@@ -150,7 +150,8 @@ class SyncLedger:
         claims = await self._memory()
         async with self._store.read() as db:
             if not await fleet_changes.known(db, after):
-                return SyncAnswer(self._gen, 0, "", anew=True, claims=claims, base=self._base)
+                hubs = tuple(each.id for each in await fleet_members.hubs(db))
+                return SyncAnswer(self._gen, 0, "", anew=True, claims=claims, base=self._base, hubs=hubs)
             found = await fleet_changes.after(db, after.rev, PAGE_ROWS)
         rows, cut = _page(found)
         last = found[len(rows) - 1].at if rows else after

@@ -93,6 +93,7 @@ class HubControl:
                 self._settled = False
             if not self._settled:
                 await self._reload(settings.server_name)
+                await asyncio.to_thread(self._files.remove_former_streams)
 
     def _start_anew(self, settings: HubSettings, made: MadeBy) -> None:
         renew_if_due(self._files, made, settings, anew=True)

@@ -6,6 +6,7 @@ appliance writes and the unit's user reads. Elsewhere they are in state_dir/flee
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import ssl
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from appliance.config.state_file import sync_folder
 from appliance.domain.errors import FleetError, HostError
+from appliance.fleet.hub import former_streams
 from appliance.fleet.hub.certificates import CertifiedKey, Validity, validity
 from appliance.fleet.hub.config import ServerFiles
 from appliance.fleet.membership.identity import FOLDER
@@ -23,6 +25,8 @@ from appliance.store.file_owner import have_one_owner
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 CHECK_S = 10.0
 
@@ -142,20 +146,38 @@ class HubFiles:
             programs.run(str(program), "-t", "-c", str(new), timeout_s=CHECK_S)
         except programs.ProgramFailed as error:
             raise FleetError(f"the hub's new configuration is not taken over: {error}") from error
-        self._in_place(new, self.place.config)
+        self._config_in_place(new, text)
 
     def put_back(self, text: str) -> None:
         """Writes a configuration that was in force, without a look at it."""
-        self._in_place(self._new(self.place.config, text), self.place.config)
+        self._config_in_place(self._new(self.place.config, text), text)
+
+    def remove_former_streams(self) -> None:
+        """Removes streams of hubs or fleets that are no more, while a server goes by the configuration.
+
+        Those of the unit's user it removes itself, as its server ends. Does not raise: they take room, and harm nobody.
+        """
+        try:
+            config = self.config()
+            if self.place.by_unit:
+                self._note_streams(former_streams.in_use(config, self.place.streams))
+                return
+            for folder in former_streams.former(config, self.place.streams):
+                shutil.rmtree(folder)
+                log.info("the streams in %s are removed: other hosts are the hubs now", folder)
+        except (OSError, HostError) as error:
+            log.warning("former streams in %s are not removed: %s", self.place.streams, error)
 
     def remove(self) -> None:
         """Removes configuration, certificates and key, as the host is no hub any more: no server starts then.
 
-        One that the unit runs is stopped; its streams are its user's, and stay.
+        One that the unit runs is stopped, and its streams are removed then.
         """
         try:
             for file in (self.place.config, self.place.key, self.place.certificate, self.place.authority):
                 file.unlink(missing_ok=True)
+            if self.place.by_unit:
+                self._note_streams(former_streams.NONE)
             self.ask_restart()
             if not self.place.by_unit:
                 shutil.rmtree(self.place.streams, ignore_errors=True)
@@ -170,6 +192,29 @@ class HubFiles:
         if self.place.by_unit:
             restart = self.place.folder / "restart"  # wg-appliance-hub-restart.path
             self._in_place(self._new(restart, ""), restart)
+
+    def _config_in_place(self, new: Path, text: str) -> None:
+        """Puts a configuration in place. Without a note, as for a moment here, the unit removes no streams."""
+        used = former_streams.in_use(text, self.place.streams)
+        if self.place.by_unit and not self._is_noted(used):
+            self._note.unlink(missing_ok=True)
+        self._in_place(new, self.place.config)
+        if self.place.by_unit:
+            self._note_streams(used)
+
+    @property
+    def _note(self) -> Path:
+        return self.place.folder / former_streams.NOTE
+
+    def _is_noted(self, streams: str | None) -> bool:
+        try:
+            return streams is not None and self._note.read_text(encoding="ascii") == former_streams.note(streams)
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def _note_streams(self, streams: str | None) -> None:
+        if streams is not None and not self._is_noted(streams):
+            self._in_place(self._new(self._note, former_streams.note(streams)), self._note)
 
     def _new(self, file: Path, text: str) -> Path:
         new = file.with_name(f"{file.name}.new")

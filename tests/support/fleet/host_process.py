@@ -36,7 +36,7 @@ from tests.support.fleet.member_process import served
 if TYPE_CHECKING:
     from appliance.server.assembly import Parts
 
-TICK_S = 0.2
+TICK_S = 0.5
 
 
 class HostConfig(msgspec.Struct):
