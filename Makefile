@@ -30,6 +30,7 @@ KILLS ?= 500
 CUTS ?= 1000
 CYCLES ?= 10000
 FAULTS ?= 500
+FLEETS ?= 2
 DUMPS ?= 200
 ROUNDS ?= 11
 FOLDED ?= 5000000
@@ -93,12 +94,13 @@ kernel: .venv/test-ready
 faults: .venv/test-ready
 	.venv/bin/python -m tests.faults --schedules $(SCHEDULES)
 
-# Exits, hub and nats-server of a fleet killed, cut off, wiped and put back as they once were, and what the hub knows
-# compared with what the exits have counted; prints which faults, and the seed.
+# Exits, hubs and nats-servers of fleets killed, cut off, wiped and put back as they once were, and what the hub knows
+# compared with what the exits have counted: of one hub, of one with a standby that is promoted, and of three. A line each
+# says which faults, what was compared, and the seed. FLEETS: of a layout, at the same time.
 fleet-faults: .venv/test-ready
-	.venv/bin/python -m tests.faults.fleet --faults $(FAULTS)
-	.venv/bin/python -m tests.faults.fleet --faults $(FAULTS) --hubs 2
-	.venv/bin/python -m tests.faults.fleet --faults $(FAULTS) --hubs 3
+	.venv/bin/python -m tests.faults.fleet --faults $(FAULTS) --processes $(FLEETS)
+	.venv/bin/python -m tests.faults.fleet --faults $(FAULTS) --processes $(FLEETS) --hubs 2
+	.venv/bin/python -m tests.faults.fleet --faults $(FAULTS) --processes $(FLEETS) --hubs 3
 
 # A real server killed in the middle of requests and ticks, and started again; prints what kills met, and the seed.
 kills: .venv/test-ready

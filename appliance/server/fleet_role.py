@@ -89,6 +89,8 @@ class FleetRole:
             return
         async with self._store.write() as db:
             lacking = await generations.yield_to(db, newer, self._clock.now().wall_ms)
+        if lacking is None:
+            return  # it has become another part meanwhile
         log.warning("the fleet has another hub, of generation %d: this host is its standby now", newer.number)
         if lacking:
             log.warning(

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pytest
+
 from appliance.domain.clock import HostClock
 from appliance.domain.entities import Account
 from appliance.domain.fleet_member import FleetMember
@@ -77,8 +79,10 @@ async def old_hub(folder: Path, ca: str, *others: FleetMember) -> AsyncIterator[
         await store.close()
 
 
-def test_a_hub_that_was_replaced_yields_before_it_opens_its_port(tmp_path: Path) -> None:
-    """Its server's files are gone, so that none starts; what it had changed alone is kept."""
+@pytest.mark.parametrize("role", ["standby", "spoke"])
+def test_a_hub_that_was_replaced_yields_before_it_opens_its_port(tmp_path: Path, role: Role) -> None:
+    """Its server's files are gone, so that none starts; what it had changed alone is kept. It becomes what the new hub
+    says that it is."""
 
     async def story() -> None:
         (tmp_path / "old").mkdir()
@@ -94,7 +98,8 @@ def test_a_hub_that_was_replaced_yields_before_it_opens_its_port(tmp_path: Path)
                 async with old.store.write() as db:
                     await accounts.insert(db, Account("acc_1", "unseen", Tier.FREE, False, 1))
                 async with new.store.write() as db:
-                    await fleet_members.put(db, old.member("standby"))
+                    await fleet_members.put(db, successor)
+                    await fleet_members.put(db, old.member(role))
                 await new.upkeep.apply()
                 answering = link(new.membership, of_hub.hub_seed, "hub")
                 answering.start()
@@ -104,7 +109,7 @@ def test_a_hub_that_was_replaced_yields_before_it_opens_its_port(tmp_path: Path)
                 files.create_folder()
                 files.put_back("# a configuration")
                 try:
-                    assert await old.settled() == ("standby", "standby", (at,))
+                    assert await old.settled() == (role, role, (at,))
                 finally:
                     await answering.close()
                 await HubServing(old.folder, old.store, HostClock(), "127.0.0.1:0").look()

@@ -14,6 +14,8 @@ from appliance.domain.tiers import Tier
 from appliance.fleet.accounts import generations
 from appliance.fleet.accounts.generations import Generation
 from appliance.fleet.accounts.ledger import SyncLedger
+from appliance.fleet.hub.lead import Change
+from appliance.fleet.hub.progress import StoreProgress
 from appliance.fleet.membership.hub_addresses import address_of, brought_up_to_date, hubs_of
 from appliance.fleet.membership.identity import HubAddress, Membership
 from appliance.store.queries import accounts, fleet_changes, fleet_conflicts, fleet_members, fleet_state
@@ -264,5 +266,59 @@ def test_of_several_hubs_one_that_was_replaced_twice_lists_what_was_not_acknowle
                 kept = await fleet_conflicts.everything(db)
             assert [each.kind for each in kept] == ["account", "token"]
             assert '"unseen"' in (kept[0].row or "")
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("case", ["acknowledged", "with its successor", "of a generation before", "neither"])
+def test_a_hub_that_yields_holds_what_was_acknowledged(tmp_path: Path, case: str) -> None:
+    """Of its own changes what it knows to be, or what its successor began with; all that came before it led."""
+
+    async def story() -> None:
+        async with followed(tmp_path) as (one, _):
+            await one.account("ada")
+            async with one.store.write() as db:
+                await db.execute("UPDATE fleet SET gen = 3")
+                head = await fleet_changes.head(db)
+                if case in ("acknowledged", "of a generation before"):
+                    await fleet_state.put_kept(db, 3 if case == "acknowledged" else 2, head.rev, head.mark)
+            await one.account("unseen")
+            base = head if case == "with its successor" else Head(99, "of another")
+            async with one.store.write() as db:
+                assert await generations.yield_to(db, Generation(5, base), 9) is not None
+            found = await StoreProgress(one.store, lambda: None).followed(None)
+            known = case in ("acknowledged", "with its successor")
+            assert found.at == (Change(3, head.rev, head.mark) if known else Change(3, 0, ""))
+            assert found.seen == 5
+            assert found.holds(Change(2, 10**6, "of the one before"))
+            assert found.holds(Change(3, head.rev, head.mark)) is known
+            assert not found.holds(Change(3, head.rev + 1, "later"))
+            assert not found.holds(Change(4, 1, "of the successor"))
+
+    asyncio.run(story())
+
+
+def test_a_host_that_has_followed_nothing_and_never_led_holds_nothing(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with followed(tmp_path, AMS) as (_, (standby,)):
+            async with standby.store.write() as db:
+                await fleet_state.stand_by(db, 7)
+            assert not (await StoreProgress(standby.store, lambda: None).followed(None)).holds(Change(1, 1, "first"))
+
+    asyncio.run(story())
+
+
+def test_what_is_no_hub_any_more_or_leads_as_new_a_generation_yields_to_none(tmp_path: Path) -> None:
+    """It may have become so while it asked."""
+
+    async def story() -> None:
+        async with followed(tmp_path, AMS) as (one, (spoke,)):
+            for store in (one.store, spoke.store):
+                async with store.write() as db:
+                    before = await fleet_state.read(db)
+                    assert await generations.yield_to(db, Generation(1, Head(0, "")), 9) is None
+                    assert await fleet_state.read(db) == before
+            async with spoke.store.write() as db:
+                assert await generations.yield_to(db, Generation(9, Head(0, "")), 9) is None
 
     asyncio.run(story())

@@ -118,6 +118,7 @@ def test_what_the_first_version_does_not_tell_is_known_to_be_missing() -> None:
     assert (mark.sessions, mark.sum_v) == (0, 0)
     assert read(b'{"token":"wga_1"}', UsageOfAccount).for_account == ""
     assert read(b'{"after":3,"mark":"m"}', SyncRequest).dialled is None
+    assert read(b'{"type":"synced","gen":1,"rev":0,"mark":"","anew":true,"base":[3,"m"]}', SyncAnswer).hubs == ()
     known = read(MEMBER.encode(), KeptMember).member()
     assert (known.dialled, known.hub_since) == ("", 0)
 
@@ -158,7 +159,7 @@ TO_THE_FIRST = [
     ),
     Needed(ReportMark(9, "m", AT, 4, 5), {"batch": int, "mark": str, "upto": int}),
     Needed(SyncRequest(3, "m", dialled="192.0.2.2:7422"), {"after": int, "mark": str}),
-    Needed(SyncAnswer(1, 4, "m", base=(3, "m")), {"type": str, "gen": int, "rev": int, "mark": str}),
+    Needed(SyncAnswer(1, 4, "m", base=(3, "m"), hubs=(NODE,)), {"type": str, "gen": int, "rev": int, "mark": str}),
     Needed(ClaimKey(KEY, ACCOUNT, OP), {"type": str, "key": str, "account": str, "op": str}),
     Needed(ClaimName(ACCOUNT, "phone", OP), {"type": str, "account": str, "name": str, "op": str}),
     Needed(ReleaseKey(KEY), {"type": str, "key": str}),

@@ -150,6 +150,32 @@ def test_the_part_in_who_leads_is_made_anew_when_a_fault_ends_it(
     assert "which hub leads has ended by a fault" in caplog.text
 
 
+def test_files_that_have_changed_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those that have not are not: a hub looks twice a second."""
+    reads = 0
+
+    def counted(self: FleetFolder) -> Membership | None:
+        nonlocal reads
+        reads += 1
+        return of_folder(self)
+
+    of_folder = FleetFolder.membership
+    monkeypatch.setattr(FleetFolder, "membership", counted)
+
+    async def body(hub: Hub) -> None:
+        await hub.looked()
+        assert (reads, Server.made) == (1, 1)
+        folder = FleetFolder(tmp_path)
+        folder.save_hub_secrets(HubSecrets(NKey.new().seed, NKey.new().seed, "KEY"))
+        await hub.looked()
+        assert (reads, Server.made) == (2, 2), "it has other keys"
+        folder.forget_hub_secrets()
+        await hub.looked()
+        assert (reads, hub.serving.addresses()) == (3, ())
+
+    on_a_hub(tmp_path, body)
+
+
 def test_a_hub_is_appointed_once_its_server_has_left_the_cluster_of_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

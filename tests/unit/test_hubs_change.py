@@ -213,16 +213,16 @@ def test_a_hub_that_is_promoted_without_the_others_goes_on_alone(tmp_path: Path)
     on_a_store(tmp_path, body)
 
 
-@pytest.mark.parametrize(("newer", "role"), [(5, "standby"), (3 + generations.BY_HAND, "spoke")])
+@pytest.mark.parametrize(("told", "role"), [((FRA, AMS, LIS), "standby"), ((), "standby"), ((AMS, LIS), "spoke")])
 def test_a_hub_that_was_taken_for_lost_with_another_is_a_spoke_when_it_yields(
-    tmp_path: Path, newer: int, role: Role
+    tmp_path: Path, told: tuple[str, ...], role: Role
 ) -> None:
-    """Also where the two have begun a generation meanwhile; one that is replaced by another of them stands by."""
+    """As it is not among the new hub's; one that is, or is told by an older version which are, stands by."""
 
     async def body(db: aiosqlite.Connection) -> None:
         await become_hubs(db, AMS, LIS)
         await db.execute("UPDATE fleet SET gen = 4")
-        await generations.yield_to(db, Generation(newer, fleet_changes.Head(0, "")), NOW)
+        await generations.yield_to(db, Generation(5, fleet_changes.Head(0, ""), told), NOW)
         row = await fleet_state.read(db)
         assert row is not None
         assert row.role == role

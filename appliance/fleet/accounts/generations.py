@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from appliance.store.queries.fleet_state import FleetRow
 
 DIAL_S, ANSWER_S = 4.0, 3.0
-# How far a generation is ahead that is begun by hand as all other hubs are lost: if they are not, they may have begun
+# How far a generation is ahead that is begun by hand as the other hubs are lost: if they are not, they may have begun
 # others meanwhile, and yield all the same.
 BY_HAND = 100
 NOTHING = Head(0, "")
@@ -39,10 +39,14 @@ PAGE_ROWS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Is what a hub says of its accounts. `base`: the last change of the generation before that it has."""
+    """Is what a hub says of its accounts. `base`: the last change of the generation before that it has.
+
+    `hubs`: the ids of the hub and its standbys; empty: it is of an older version, which does not say.
+    """
 
     number: int
     base: Head
+    hubs: tuple[str, ...] = ()
 
 
 async def begin(db: aiosqlite.Connection, dialled: str, now: int) -> int:
@@ -91,30 +95,47 @@ async def _offer_only_what_is_lacking(db: aiosqlite.Connection) -> None:
         await fleet_conflicts.drop_same(db, kind, await fleet_changes.named(db, kind, ids))
 
 
-async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int:
+async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int | None:
     """Makes this host, a hub, the standby of a newer generation's. Returns how many of its changes that one lacks.
 
-    Where that one was begun by hand, as several hubs were lost of which this is one, it is a spoke: it runs no server
-    any more with which the others could say that one of them leads.
+    None: it is no hub any more, or begins a generation that is as new; nothing is changed.
+
+    Where this is none of that one's hubs, as it was begun by hand without the several of which this was one, it is a
+    spoke: it runs no server any more with which the others could say that one of them leads.
 
     They are kept as conflicts. Which they are is not known if this store was rolled back to before that one began. One
     that had followed nothing of this host's may lack all that is here; what it has all the same is dropped from the
     conflicts once this host follows it.
     """
     row, lacking = await fleet_state.read(db), []
-    if row is not None and (had := await _surely_had(db, row, newer)) is not None:
+    if row is None or row.role != "hub" or row.gen >= newer.number:
+        return None
+    if (had := await _surely_had(db, row, newer)) is not None:
         found = await fleet_changes.after(db, had, fleet_changes.KEPT)
         lacking = [each for each in found if each.kind in fleet_conflicts.KINDS]
         await fleet_conflicts.note(db, lacking, now)
     if newer.base == NOTHING:
         await _note_everything(db, now)
+    held = await _held(db, row, newer)
     await fleet_changes.forget(db)
-    await fleet_state.stand_by(db, newer.number)
-    if row is not None:
-        await fleet_members.follow(db, row.node_id)
-        if newer.number - row.gen >= BY_HAND // 2:
-            await fleet_state.be_spoke(db)
+    await fleet_state.stand_by(db, newer.number, held)
+    await fleet_members.follow(db, row.node_id)
+    if newer.hubs and row.node_id not in newer.hubs:
+        await fleet_state.be_spoke(db)
     return len(lacking)
+
+
+async def _held(db: aiosqlite.Connection, row: FleetRow, newer: Generation) -> tuple[int, Head]:
+    """Returns up to what this hub surely has all that was acknowledged, after its generation.
+
+    It had all of the generations before when it began to lead. Of its own it has what it knows; more of it may have
+    been acknowledged, of which it knows nothing if it was rolled back.
+    """
+    gen, kept = row.kept
+    held = kept if gen == row.gen else NOTHING
+    if newer.base.rev > held.rev and await fleet_changes.known(db, newer.base):
+        held = newer.base
+    return row.gen, held
 
 
 async def _surely_had(db: aiosqlite.Connection, row: FleetRow, newer: Generation) -> int | None:
@@ -153,7 +174,7 @@ async def ask(user: LinkUser, node_id: str, hub: HubAddress, clock: Clock) -> Ge
         raise NotAnswered(f"the ledger's answer is not understood: {error}") from error
     if isinstance(answer, LedgerRefusal):
         raise NotAnswered(f"the ledger: {answer.error}")
-    return Generation(answer.gen, Head(*answer.base))
+    return Generation(answer.gen, Head(*answer.base), answer.hubs)
 
 
 async def newer_than(

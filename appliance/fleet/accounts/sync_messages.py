@@ -40,9 +40,10 @@ class SyncAnswer(msgspec.Struct, frozen=True, omit_defaults=True, tag="synced"):
 
     Of everything, `rev` and `mark` name a change from which on all changes have to be asked for afterwards: rows may
     have changed between two pages. `anew`: the hub does not know the change that was asked for; everything is to be
-    read. `claims`: names the ledger's memory of claims; another name means that it has lost them. `base`, with `anew`:
-    the last change of the generation before that this one has, as number and mark. `authorities`: which to trust
-    from now on (PEM), and a hub's secrets, sealed to the standby that asks; empty: it has them.
+    read. `claims`: names the ledger's memory of claims; another name means that it has lost them. `base` and `hubs`,
+    with `anew`: the last change of the generation before that this one has, as number and mark, and the ids of the hub
+    and its standbys; a hub that tells no `hubs` is of an older version. `authorities`: which to trust from now on
+    (PEM), and a hub's secrets, sealed to the standby that asks; empty: it has them.
     """
 
     gen: int
@@ -53,6 +54,7 @@ class SyncAnswer(msgspec.Struct, frozen=True, omit_defaults=True, tag="synced"):
     anew: bool = False
     claims: str = ""
     base: tuple[int, str] = (0, "")
+    hubs: tuple[str, ...] = ()
     authorities: tuple[str, bytes] = ("", b"")
 
 

@@ -57,11 +57,13 @@ class Followed:
     """Holds how far a hub has got: the last change that it was told, of which generation.
 
     `knows`: of a hub that has led that generation, whether a change is among its own; it may have others behind it
-    that nobody else was told, also such as came after it was rolled back.
+    that nobody else was told, also such as came after it was rolled back. Of one that has yielded since, `at` is up to
+    where it had all that was acknowledged. `seen`: the newest generation that it knows of, if that is another.
     """
 
     at: Change
     knows: Callable[[Change], bool] | None = None
+    seen: int = 0
 
     def holds(self, kept: Change) -> bool:
         """Tells whether the hub has that change and all before it.
@@ -105,7 +107,7 @@ class Lead:
     def wanted(self, followed: Followed, told: Change | None, now_ms: int) -> LeadWrite | None:
         """Returns what this hub should write now. `told`: the most that another hub says to have of this one's changes.
 
-        A record that is not there is not made: whoever makes it decides whose accounts are the fleet's.
+        A record that is not there is not made: whoever makes it decides whose accounts are the fleet's, see `vacancy`.
         """
         record = self.record
         if record is None:
@@ -116,7 +118,7 @@ class Lead:
             return LeadWrite(LeadRecord(self._hub, self.gen, kept), self._revision, now_ms) if is_due else None
         if not (self._is_free(record, now_ms) and followed.holds(record.kept)):
             return None
-        gen = max(record.gen, followed.at.gen) + 1
+        gen = max(record.gen, followed.at.gen, followed.seen) + 1
         return LeadWrite(LeadRecord(self._hub, gen, record.kept), self._revision, now_ms)
 
     def _is_free(self, record: LeadRecord, now_ms: int) -> bool:

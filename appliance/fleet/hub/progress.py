@@ -27,8 +27,11 @@ class StoreProgress:
     async def followed(self, kept: Change | None) -> Followed:
         async with self._store.read() as db:
             row = await fleet_state.read(db)
-            if row is None or row.role == "spoke" or (row.role == "standby" and not row.acc_rev):
-                return NOTHING  # also where it stands by for a generation of which it has nothing yet
+            if row is None or row.role == "spoke":
+                return NOTHING
+            if row.role == "standby" and not row.acc_rev:  # of what it stands by for; it may have led before
+                gen, held = row.kept
+                return Followed(Change(gen, held.rev, held.mark), seen=row.gen)
             if row.role == "standby":
                 return Followed(Change(row.gen, row.acc_rev, row.acc_mark))
             head = await fleet_changes.head(db)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from appliance.domain.fleet_member import Role
 
+NOTHING_KEPT = 0, Head(0, "")
+
 
 @dataclass(frozen=True, slots=True)
 class FleetRow:
@@ -22,7 +24,8 @@ class FleetRow:
 
     `acc_rev`, `acc_mark`: of the last change followed; 0 and "": of none. `heard`: when it last heard that it has all
     changes; None: never. `base`: on a hub, the last change of the generation before that this one has.
-    `kept`: on a hub, the last change that a second hub is known to have, after its generation.
+    `kept`: on a hub, the last change that a second hub is known to have, after its generation. On a standby that was
+    one, and has followed nothing since: it holds all that was acknowledged up to this.
     """
 
     role: Role
@@ -32,7 +35,7 @@ class FleetRow:
     acc_mark: str
     heard: Moment | None
     base: Head = Head(0, "")  # noqa: RUF009 (frozen)
-    kept: tuple[int, Head] = (0, Head(0, ""))
+    kept: tuple[int, Head] = NOTHING_KEPT
 
 
 async def read(db: aiosqlite.Connection) -> FleetRow | None:
@@ -89,13 +92,19 @@ async def lead_on(db: aiosqlite.Connection, gen: int, base: Head) -> None:
     await db.execute("UPDATE fleet SET gen = ?, base_rev = ?, base_mark = ?", (gen, base.rev, base.mark))
 
 
-async def stand_by(db: aiosqlite.Connection, gen: int) -> None:
+async def stand_by(db: aiosqlite.Connection, gen: int, held: tuple[int, Head] = NOTHING_KEPT) -> None:
     """Notes that another host is the hub of that generation, and that nothing of it is followed yet.
 
     The generation is noted at once: the next one begins after it, even if this host has not followed it by then.
+    `held`: see FleetRow.kept.
     """
+    of, change = held
     await db.execute(
-        "UPDATE fleet SET role = 'standby', gen = ?, acc_rev = 0, acc_mark = '', base_rev = 0, base_mark = ''", (gen,)
+        """
+        UPDATE fleet SET role = 'standby', gen = ?, acc_rev = 0, acc_mark = '', base_rev = 0, base_mark = '',
+            kept_gen = ?, kept_rev = ?, kept_mark = ?
+        """,
+        (gen, of, change.rev, change.mark),
     )
 
 
@@ -144,11 +153,16 @@ async def to_be_kept(db: aiosqlite.Connection) -> tuple[int, Head] | None:
 
 
 async def is_kept(db: aiosqlite.Connection, gen: int, change: Head) -> bool:
-    """Tells whether a second hub is known to have this change of this hub's."""
-    rows = await db.execute_fetchall(
-        "SELECT 1 FROM fleet WHERE kept_gen > ? OR (kept_gen = ? AND kept_rev >= ?)", (gen, gen, change.rev)
-    )
-    return bool(list(rows))
+    """Tells whether a second hub is known to have this change of this hub's, made in that generation.
+
+    Where it leads another generation since, the change must be among what it has recorded still: of one that has
+    followed another hub meanwhile it is not, and numbers of then say nothing.
+    """
+    rows = await db.execute_fetchall("SELECT kept_gen FROM fleet WHERE kept_rev >= ?", (change.rev,))
+    row = next(iter(rows), None)
+    if row is None or row["kept_gen"] < gen:
+        return False
+    return row["kept_gen"] == gen or await fleet_changes.known(db, change)
 
 
 async def kept_on(db: aiosqlite.Connection) -> str | None:

@@ -27,18 +27,21 @@ class ChangeMade:
 
 
 class ChangesMade:
-    """Makes changes; `made`: all that were, oldest first. One account has one token, which is changed once at most."""
+    """Makes changes; `made`: all that were, oldest first. One account has one token, which is changed once at most.
+
+    `one_at_a_time`: held by whoever compares, so that none is made meanwhile.
+    """
 
     def __init__(self, random: Random) -> None:
         self.made: list[ChangeMade] = []
         self._random = random
-        self._one_at_a_time = asyncio.Lock()  # commands in this process have one standard output
+        self.one_at_a_time = asyncio.Lock()  # commands in this process have one standard output
         self._numbers = 0
         self._unsure: set[str] = set()  # accounts of a command that failed: done or not
 
     async def make(self, host: RunningHost) -> bool:
         """Makes a token with its account there, or changes one. Tells whether it was said to be done."""
-        async with self._one_at_a_time:
+        async with self.one_at_a_time:
             await asyncio.sleep(0)
             if self._random.random() < 0.7:
                 self._numbers += 1

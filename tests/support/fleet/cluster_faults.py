@@ -5,62 +5,40 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.support.faults.violations import Violated
-from tests.support.fleet.host_faults import HostFaultsDone, HostsUnderFaults, made_hosts, under_faults
-from tests.support.fleet.hosts_running import RunningHost
+from tests.support.fleet.host_faults import HostFault, HostsUnderFaults, made_hosts, under_faults
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Coroutine
     from pathlib import Path
     from random import Random
 
-    from tests.support.fleet.host_faults import Fault
+    from tests.support.fleet.hosts_running import RunningHost
 
 HUBS = 3
-STOPPED_S, TWO_GONE_S = 10.0, 20.0
-LONGEST_CUT_S = 15.0  # long enough for another hub to lead
+SHORT_S, LONGEST_S = (0.2, 5.0), 12.0
+MOSTLY = 0.7
+CAUGHT_UP_S = 3.0  # a nats-server that began with nothing has the others' records by then
 WELL_WITHIN_S = 90.0
 
 
-@dataclass
-class FailoversDone(HostFaultsDone):
-    """Notes beside faults after how many seconds another hub led, and until all was well again, from the fault on."""
-
-    led_after_s: list[float] = field(default_factory=list)
-    well_after_s: list[float] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        led, well = sorted(self.led_after_s), sorted(self.well_after_s)
-        return (
-            f"{len(led)} times another hub led, {_between(led)} after the fault; all was well {_between(well)} after "
-            f"faults; {super().__str__()}"
-        )
-
-
-def _between(seconds: list[float]) -> str:
-    """Of sorted ones."""
-    return (
-        f"{seconds[0]:.1f} to {seconds[-1]:.1f} s (median {seconds[len(seconds) // 2]:.1f} s)" if seconds else "never"
-    )
-
-
 class ClusteredFleet(HostsUnderFaults):
-    """Three hubs and a spoke. One fault at a time: the next one when all is well."""
-
-    done: FailoversDone
+    """Three hubs and a spoke. Any of them fail at the same time; a hub loses its streams while the others are well."""
 
     def __init__(self, hosts: list[RunningHost], random: Random) -> None:
-        super().__init__(hosts, HUBS, random, FailoversDone())
+        super().__init__(hosts, HUBS, random)
 
     async def start(self) -> None:
         await super().start()
         first = self.hosts[0]
         await self._await_told(first)
         await first.do_beside("fleet", "hubs", *(each.name for each in self.hubs))
-        await self._await_well()
+        await self.await_well()
+
+    def meanwhile(self) -> list[Coroutine[None, None, None]]:
+        return [*super().meanwhile(), self._watch()]
 
     async def _await_told(self, first: RunningHost) -> None:
         """Returns when the hub knows where the others would be dialled."""
@@ -68,7 +46,7 @@ class ClusteredFleet(HostsUnderFaults):
         if not await self.within(WELL_WITHIN_S, lambda: others <= first.told_dialled()):
             raise Violated(f"only {first.told_dialled()} have told where they would be dialled")
 
-    async def _await_well(self) -> None:
+    async def await_well(self) -> None:
         """Returns when one leads, all follow it, and a second hub has what is changed from now on. Raises Violated."""
         changed: RunningHost | None = None
         head = 0
@@ -95,77 +73,85 @@ class ClusteredFleet(HostsUnderFaults):
                 raise Violated(f"not well after {WELL_WITHIN_S:g} s: {kept}, of which change {head} is to be kept")
             await asyncio.sleep(0.1)
 
-    def possible(self, host: RunningHost) -> dict[str, tuple[float, Fault]]:
-        hub = self.random.choice(self.hubs)
+    def possible(self, host: RunningHost) -> dict[str, HostFault]:
+        hub = host if host in self.hubs else self.random.choice(self.hubs)
         two = self.random.sample(self.hubs, 2)
-        made: dict[str, tuple[float, Callable[[], Awaitable[None]]]] = {
-            "exits killed": (1, lambda: self._gone([host], self.random.uniform(0, 4))),
-            "nats-servers killed": (3, lambda: self._nats_of(hub, RunningHost.kill_nats)),
-            "streams of a hub wiped": (2, lambda: self._nats_of(hub, RunningHost.wipe_streams)),
-            "hubs killed": (3, lambda: self._gone([hub], self.random.uniform(0, LONGEST_CUT_S))),
-            "leading hubs killed": (2, lambda: self._gone([self._first()], self.random.uniform(0, LONGEST_CUT_S))),
-            "hubs cut off": (2, lambda: self._cut_off(hub)),
-            "leading hubs cut off": (2, lambda: self._cut_off(self._first())),
-            "leading hubs stopped for 10 s": (2, lambda: self._stopped(self._first())),
-            "two of three gone for 20 s": (1, lambda: self._gone(two, TWO_GONE_S)),
+
+        def one() -> list[RunningHost]:
+            return [hub]
+
+        def first() -> list[RunningHost]:
+            return [self._first()]
+
+        return {
+            "spokes killed": HostFault(1, lambda: self.hosts[HUBS:], self._gone),
+            "spokes cut off": HostFault(1, lambda: self.hosts[HUBS:], self.cut_off),
+            "nats-servers killed": HostFault(3, one, self._nats_killed),
+            "streams of a hub wiped": HostFault(
+                1.5, lambda: [hub, *(h for h in self.hubs if h is not hub)], self._lost
+            ),
+            "hubs killed": HostFault(3, one, self._gone),
+            "leading hubs killed": HostFault(2, first, self._gone),
+            "hubs cut off": HostFault(2, one, self.cut_off),
+            "leading hubs cut off": HostFault(2, first, self.cut_off),
+            "hubs silent": HostFault(1, one, self.silenced),
+            "leading hubs silent": HostFault(1, first, self.silenced),
+            "leading hubs stopped": HostFault(2, first, self._stopped),
+            "two of three gone": HostFault(1, lambda: two, self._gone),
         }
-        return {name: (weight, lambda fault=fault: self._alone(fault)) for name, (weight, fault) in made.items()}  # type: ignore[misc]
 
     def _first(self) -> RunningHost:
-        return self.leader() or self.hubs[0]
+        """Returns the hub that leads by its own store, in the newest generation; while it is not known, some hub."""
+        return self._leading() or self.hubs[0]
 
-    async def _alone(self, fault: Callable[[], Awaitable[None]]) -> bool:
-        """Makes it when all is well, and returns when all is well again. Raises Violated if it does not become so."""
-        before, began = self._newest(), time.monotonic()
-        watching = asyncio.create_task(self._await_newer(before))
-        try:
-            await fault()
-            await asyncio.sleep(1)  # the hosts have noticed
-            await self._await_well()
-        finally:
-            watching.cancel()
-        self.done.well_after_s.append(time.monotonic() - began)
-        if self._newest() > before and watching.done() and not watching.cancelled():
-            self.done.led_after_s.append(watching.result() - began)
-        return True
+    def _leading(self) -> RunningHost | None:
+        of = [(each, each.standing) for each in self.hubs]
+        leading = [(one.gen, each) for each, one in of if one is not None and one.role == "hub"]
+        return max(leading, key=lambda each: each[0])[1] if leading else None
+
+    async def _watch(self) -> None:
+        """Counts how often another hub leads, and the generations."""
+        led: RunningHost | None = self._first()
+        began = self._newest()
+        while True:
+            await asyncio.sleep(0.2)
+            leads = self._leading()
+            if leads not in (None, led):
+                self.done.happened["changes of leader"] += 1
+                led = leads
+            self.done.happened["generations"] = self._newest() - began
 
     def _newest(self) -> int:
-        return max(each.standing.gen for each in self.hosts if each.standing is not None)
+        return max(each.standing.gen for each in self.hubs if each.standing is not None)
 
-    async def _await_newer(self, generation: int) -> float:
-        while self._newest() <= generation:  # noqa: ASYNC110 (of other processes)
-            await asyncio.sleep(0.1)
-        return time.monotonic()
+    async def a_while(self, *hosts: RunningHost) -> None:
+        """A short one, or, of the hub that leads, mostly until another hub leads."""
+        before, led = self._newest(), self._first() in hosts
+        await asyncio.sleep(self.random.uniform(*SHORT_S))
+        if led and self.random.random() < MOSTLY:
+            await self.within(LONGEST_S, lambda: self._newest() > before)
 
-    def _note(self, *hosts: RunningHost) -> None:
-        leader = self.leader()
-        named = [f"{each.name} (leads)" if each is leader else each.name for each in hosts]
-        self.done.history.append(f"  of {', '.join(named)}, generation {self._newest()}")
-
-    async def _nats_of(self, hub: RunningHost, fault: Callable[[RunningHost], object]) -> None:
-        self._note(hub)
-        fault(hub)
-
-    async def _gone(self, hosts: list[RunningHost], seconds: float) -> None:
-        self._note(*hosts)
+    async def _gone(self, *hosts: RunningHost) -> bool:
         for each in hosts:
             await each.kill()
-        await asyncio.sleep(seconds)
-        for each in hosts:
-            await each.start()
+        await self.a_while(*hosts)
+        await asyncio.gather(*(each.start() for each in hosts))
+        return True
 
-    async def _cut_off(self, hub: RunningHost) -> None:
-        self._note(hub)
-        self.junctions.cut_off(hub)
-        await asyncio.sleep(self.random.uniform(1, LONGEST_CUT_S))
-        self.junctions.heal(hub)
-
-    async def _stopped(self, hub: RunningHost) -> None:
+    async def _stopped(self, host: RunningHost) -> bool:
         """All of the host stands still, its nats-server too."""
-        self._note(hub)
-        hub.stop(with_nats=True)
-        await asyncio.sleep(STOPPED_S)
-        hub.go_on()
+        host.stop(with_nats=True)
+        await self.a_while(host)
+        host.go_on()
+        return True
+
+    async def _lost(self, hub: RunningHost, *_: RunningHost) -> bool:
+        """A nats-server begins with nothing, while a majority has it all, until it has it again."""
+        await self.await_well()
+        hub.wipe_streams()
+        await asyncio.sleep(CAUGHT_UP_S)
+        await self.await_well()
+        return True
 
 
 @asynccontextmanager

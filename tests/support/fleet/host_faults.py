@@ -8,61 +8,56 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from tests.support.faults.violations import Violated
 from tests.support.fleet.changes_made import ChangesMade
+from tests.support.fleet.faults_done import FaultsDone
 from tests.support.fleet.hosts_running import ACCOUNT, Junctions, RunningHost, free_net
 from tests.support.fleet.poured import Poured
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
     from pathlib import Path
     from random import Random
-
-    Fault = Callable[[], Awaitable[bool]]
 
 MOST_LIVE = 6  # of an exit
 LONGEST_CUT_S = 5.0
 AGREE_WITHIN_S = 90.0
+AT_ONCE = 3
 
 
-@dataclass
-class HostFaultsDone:
-    """Counts what was done. `seconds_to_agree`: after the last fault; `history`: when each began."""
+@dataclass(frozen=True)
+class HostFault:
+    """One that can be made. `weight`: how often; `hosts`: which it has meanwhile, as it begins; `make` gets them.
 
-    faults: Counter[str] = field(default_factory=Counter)
-    changes: int = 0
-    conflicts: int = 0
-    sessions: int = 0
-    poured: int = 0
-    seconds_to_agree: float = 0.0
-    history: list[str] = field(default_factory=list)
+    It ends when what it did is healed. It tells whether there was anything to be done.
+    """
 
-    def __str__(self) -> str:
-        listed = ", ".join(f"{many} {what}" for what, many in sorted(self.faults.items()))
-        return (
-            f"{self.faults.total()} faults ({listed}); {self.changes} changes of accounts and tokens, each of them on "
-            f"all hosts or among {self.conflicts} conflicts; {self.sessions} sessions, {self.poured} bytes: all hosts "
-            f"agree, and fold and lines equal the exits' counters, {self.seconds_to_agree:.1f} s after the last"
-        )
+    weight: float
+    hosts: Callable[[], list[RunningHost]]
+    make: Callable[..., Awaitable[bool]]
 
 
 class HostsUnderFaults:
-    """Hosts of a fleet. The first founds it; `hubs`: how many of them are the hub or can be it."""
+    """Hosts of a fleet. The first founds it; `hubs`: how many of them are the hub or can be it.
 
-    def __init__(self, hosts: list[RunningHost], hubs: int, random: Random, done: HostFaultsDone) -> None:
-        self.done = done
+    Some faults go on at the same time, each on hosts of its own, as a task of `group`.
+    """
+
+    group: asyncio.TaskGroup
+
+    def __init__(self, hosts: list[RunningHost], hubs: int, random: Random) -> None:
+        self.done = FaultsDone()
         self.hosts = hosts
         self.hubs = hosts[:hubs]
         self.junctions = Junctions(hosts, self.hubs)
         self.random = random
         self.changes = ChangesMade(random)
-        self._healing: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
         self._busy: set[str] = set()  # hosts that a fault has at the moment
 
     async def start(self) -> None:
@@ -77,17 +72,18 @@ class HostsUnderFaults:
             await host.do_beside("node", "join", await hub.do_beside("fleet", "invite", *words), "--yes")
 
     async def close(self) -> None:
-        for task in self._healing:
-            task.cancel()
         for each in self.hosts:
             await each.kill()
         await self.junctions.close()
 
     # What goes on meanwhile ------------------------------------------------------------------------------
 
+    def meanwhile(self) -> list[Coroutine[None, None, None]]:
+        return [self.traffic(), self.change(), *(self.sessions(each) for each in self.hosts)]
+
     async def traffic(self) -> None:
         while True:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.15)
             for each in self.hosts:
                 if each.live and not each.still:
                     session = self.random.choice(list(each.live))
@@ -95,7 +91,7 @@ class HostsUnderFaults:
 
     async def sessions(self, host: RunningHost) -> None:
         while True:
-            await asyncio.sleep(self.random.uniform(0.2, 1.2))
+            await asyncio.sleep(self.random.uniform(0.4, 2))
             if host.still:
                 continue
             if len(host.live) >= MOST_LIVE or (host.live and self.random.random() < 0.3):
@@ -114,72 +110,94 @@ class HostsUnderFaults:
 
     # Faults ----------------------------------------------------------------------------------------------
 
-    def possible(self, host: RunningHost) -> dict[str, tuple[float, Fault]]:
-        """Returns faults by name, with how often each is to be made; `host`: of which one is made."""
+    def possible(self, host: RunningHost) -> dict[str, HostFault]:
+        """Returns faults by name; `host`: of which one is made."""
+
+        def itself() -> list[RunningHost]:
+            return [host]
+
         return {
-            "hosts killed": (3, lambda: self.killed(host)),
-            "nats-servers killed": (3, self._nats_killed),
-            "streams wiped": (1.5, self._wiped),
-            "hosts cut off": (3, lambda: self.away(host, self.junctions.cut_off, self.junctions.heal)),
-            "hosts silent": (2, lambda: self.away(host, self.junctions.silence, self.junctions.heal)),
-            "hosts stopped": (2, lambda: self.away(host, RunningHost.stop, RunningHost.go_on)),
+            "hosts killed": HostFault(3, itself, self._killed),
+            "nats-servers killed": HostFault(3, self._with_nats, self._nats_killed),
+            "streams wiped": HostFault(1.5, self._with_nats, self._wiped),
+            "hosts cut off": HostFault(3, itself, self.cut_off),
+            "hosts silent": HostFault(2, itself, self.silenced),
+            "hosts stopped": HostFault(2, itself, self._stopped),
         }
 
     async def fault(self) -> None:
-        """Makes one, of those that can be made now."""
-        host = self.random.choice(self.hosts)
-        possible = self.possible(host)
-        (name,) = self.random.choices(list(possible), [weight for weight, _ in possible.values()])
-        self.done.history.append(f"{datetime.now(UTC):%H:%M:%S.%f} {name} {host.name}")
-        if await possible[name][1]():
-            self.done.faults[name] += 1
+        """Begins one, as soon as the hosts that it needs have no other."""
+        possible = self.possible(self.random.choice(self.hosts))
+        (name,) = self.random.choices(list(possible), [each.weight for each in possible.values()])
+        chosen = possible[name]
+        while len(self._running) >= AT_ONCE or self._busy & {each.name for each in chosen.hosts()}:
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        hosts = chosen.hosts()
+        self.note(name, *hosts)
+        self._busy |= {each.name for each in hosts}
+        self._running.add(self.group.create_task(self._made(name, chosen, hosts)))
 
-    async def killed(self, host: RunningHost) -> bool:
-        if host.name in self._busy:
-            return False
+    async def _made(self, name: str, fault: HostFault, hosts: list[RunningHost]) -> None:
+        try:
+            if await fault.make(*hosts):
+                self.done.faults[name] += 1
+        finally:
+            self._busy -= {each.name for each in hosts}
+            self._running -= {task for task in [asyncio.current_task()] if task is not None}
+
+    def note(self, what: str, *hosts: RunningHost) -> None:
+        """Of the history."""
+        named = [each.name if each.standing is None else f"{each.name} ({each.standing.role})" for each in hosts]
+        self.done.history.append(f"{datetime.now(UTC):%H:%M:%S.%f} {what} {' '.join(named)}")
+
+    def _with_nats(self) -> list[RunningHost]:
+        free = [each for each in self.hosts if each.name not in self._busy and each.nats()]
+        return free[:1]
+
+    async def _killed(self, host: RunningHost) -> bool:
         await host.kill(with_nats=self.random.random() < 0.5)
         await asyncio.sleep(self.random.uniform(0, 2))
         await host.start()
         return True
 
-    def _free(self) -> list[RunningHost]:
-        return [each for each in self.hosts if each.name not in self._busy]
+    async def _nats_killed(self, *hosts: RunningHost) -> bool:
+        return sum(each.kill_nats() for each in hosts) > 0
 
-    async def _nats_killed(self) -> bool:
-        return sum(each.kill_nats() for each in self._free()) > 0
+    async def _wiped(self, *hosts: RunningHost) -> bool:
+        """The nats-server begins with nothing."""
+        for each in hosts:
+            each.wipe_streams()
+        return bool(hosts)
 
-    async def _wiped(self) -> bool:
-        """Of one host: its nats-server begins with nothing."""
-        running = [each for each in self._free() if each.nats()]
-        if not running:
-            return False
-        self.random.choice(running).wipe_streams()
+    async def cut_off(self, host: RunningHost) -> bool:
+        self.junctions.cut_off(host)
+        await self.a_while(host)
+        self.junctions.heal(host)
         return True
 
-    async def away(
-        self, host: RunningHost, leave: Callable[[RunningHost], object], heal: Callable[[RunningHost], object]
-    ) -> bool:
-        """The host is healed some time later; meanwhile it has no other fault."""
-        if host.name in self._busy or not host.runs:
-            return False
-
-        async def healed() -> None:
-            await asyncio.sleep(self.random.uniform(0.2, LONGEST_CUT_S))
-            heal(host)
-            self._busy.discard(host.name)
-
-        leave(host)
-        self._busy.add(host.name)
-        task = asyncio.create_task(healed())
-        self._healing.add(task)
-        task.add_done_callback(self._healing.discard)
+    async def silenced(self, host: RunningHost) -> bool:
+        """What is sent is held, as TCP holds what is dropped; it comes late, or never."""
+        self.junctions.silence(host)
+        await self.a_while(host)
+        self.junctions.heal(host)
         return True
+
+    async def _stopped(self, host: RunningHost) -> bool:
+        host.stop()
+        await self.a_while(host)
+        host.go_on()
+        return True
+
+    async def a_while(self, *hosts: RunningHost) -> None:  # noqa: ARG002 (others look at them)
+        """As long as a fault of these lasts."""
+        await asyncio.sleep(self.random.uniform(0.2, LONGEST_CUT_S))
 
     async def healed(self) -> None:
-        while self._healing:
-            await asyncio.wait(set(self._healing))
+        """Returns when no fault goes on."""
+        while self._running:
+            await asyncio.wait(self._running)
 
-    async def some_time(self, longest_s: float = 4.0) -> None:
+    async def some_time(self, longest_s: float = 2.5) -> None:
         await asyncio.sleep(self.random.uniform(0, longest_s))
 
     async def within(self, seconds: float, holds: Callable[[], bool]) -> bool:
@@ -199,24 +217,35 @@ class HostsUnderFaults:
         standbys = sum(one is not None and one.role == "standby" for one in of)
         return found[0] if len(found) == 1 and standbys == len(self.hubs) - 1 else None
 
+    async def await_well(self) -> None:
+        """Returns when changes are taken again. Raises Violated if they are not."""
+
     async def compare(self) -> None:
         """Waits until all hosts agree and the hub has folded what was poured. Raises Violated if they do not."""
         for each in self.hosts:
             each.still = True
         await self.healed()
         began = time.monotonic()
-        if not await self.within(AGREE_WITHIN_S, lambda: not self._differences()):
-            raise Violated(f"after {AGREE_WITHIN_S:g} s: {self._differences()[:6]}")
-        done, changes = self.done, self.changes
-        done.seconds_to_agree = time.monotonic() - began
+        await self.await_well()
+        async with self.changes.one_at_a_time:
+            if not await self.within(AGREE_WITHIN_S, lambda: not self._differences()):
+                raise Violated(f"after {AGREE_WITHIN_S:g} s: {self._differences()[:6]}")
+            self.done.agreed_after_s.append(time.monotonic() - began)
+            await self._compare_changes()
+        self.done.compared["sessions"] = sum(len(each.poured) for each in self.hosts)
+        self.done.compared["bytes"] = sum(p.rx + p.tx for each in self.hosts for p in each.poured.values())
+        for each in self.hosts:
+            each.still = False
+
+    async def _compare_changes(self) -> None:
+        """Raises Violated if one that was acknowledged is neither on all hosts nor among the conflicts of one."""
+        changes, compared = self.changes, self.done.compared
         if lost := await asyncio.to_thread(changes.lost, self.hosts):
             raise Violated(f"{len(lost)} changes are neither there nor listed: {lost[:6]}")
         if needless := await asyncio.to_thread(changes.needless, self.hosts):
             raise Violated(f"{len(needless)} conflicts are none: {needless[:6]}")
-        done.changes = len(changes.made)
-        done.conflicts = await asyncio.to_thread(changes.conflicting, self.hosts)
-        done.sessions = sum(len(each.poured) for each in self.hosts)
-        done.poured = sum(p.rx + p.tx for each in self.hosts for p in each.poured.values())
+        compared["changes of accounts and tokens"] = len(changes.made)
+        compared["conflicts listed"] = await asyncio.to_thread(changes.conflicting, self.hosts)
 
     def _differences(self) -> list[object]:
         hub = self.leader()
@@ -252,8 +281,8 @@ async def under_faults(hosts: H) -> AsyncIterator[H]:
     try:
         await hosts.start()
         async with asyncio.TaskGroup() as group:
-            busy = [group.create_task(hosts.traffic()), group.create_task(hosts.change())]
-            busy += [group.create_task(hosts.sessions(each)) for each in hosts.hosts]
+            hosts.group = group
+            busy = [group.create_task(each) for each in hosts.meanwhile()]
             yield hosts
             for task in busy:
                 task.cancel()

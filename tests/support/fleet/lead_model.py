@@ -5,10 +5,11 @@ What is checked at each step is said in `LeadWorld.check`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from appliance.fleet.hub.lead import Change, Followed, Lead, LeadRecord, LeadWrite
+from appliance.fleet.hub.vacancy import NoteSeen, Vacancy
 
 if TYPE_CHECKING:
     import random
@@ -17,18 +18,42 @@ NAMES = ("fra", "ams", "lon")
 FAULTS_MS, HEALED_MS = 90_000, 60_000
 LONGEST_PAUSE_MS = 15_000
 FIRST = "c0"
+NOTHING = Change(0, 0, "")
 
 
 @dataclass
 class OnDisk:
-    """What a hub keeps. `led`: the generation of these changes is its own."""
+    """What a hub keeps. `led`: the generation of these changes is its own. `kept`: the last of them of which it knows
+    that it is acknowledged; `yielded`: it follows that one's successor, of whose generation it has nothing yet. `base`:
+    what it began its generation with, of the one before."""
 
     gen: int
     log: list[str]
     led: bool
+    kept: Change = NOTHING
+    yielded: bool = False
+    base: Change = NOTHING
 
     def copy(self) -> OnDisk:
-        return OnDisk(self.gen, list(self.log), self.led)
+        return replace(self, log=list(self.log))
+
+    def knows(self, change: Change) -> bool:
+        return 0 < change.rev <= len(self.log) and self.log[change.rev - 1] == change.mark
+
+    @property
+    def at(self) -> Change:
+        return Change(self.gen, len(self.log), self.log[-1])
+
+    def begin(self, gen: int) -> None:
+        self.base = NOTHING if self.yielded else self.at
+        self.gen, self.led, self.yielded = gen, True, False
+
+    def yield_to(self, other: OnDisk) -> None:
+        """As `generations.yield_to` does."""
+        held = self.kept if self.kept.gen == self.gen else Change(self.gen, 0, "")
+        if other.base.rev > held.rev and self.knows(other.base):
+            held = Change(self.gen, other.base.rev, other.base.mark)
+        self.gen, self.led, self.kept, self.yielded = other.gen, False, held, True
 
 
 @dataclass
@@ -45,6 +70,14 @@ class ModelHub:
     told: Change | None = None
     asleep: LeadWrite | None = None  # it sleeps between the decision and the write
     lost: bool = False
+    follows_ms: int = 0  # when it reads what another hub has, at the earliest
+    vacancy: Vacancy = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.vacancy = Vacancy(self.name)
+
+    def start(self) -> None:
+        self.lead, self.vacancy = Lead(self.name), Vacancy(self.name)
 
     def clock(self, now: int) -> int:
         return self.offset + int(now * self.rate)
@@ -52,18 +85,17 @@ class ModelHub:
     @property
     def followed(self) -> Followed:
         disk = self.disk
-        at = Change(disk.gen, len(disk.log), disk.log[-1])
-        return Followed(at, self._knows if disk.led else None)
-
-    def _knows(self, change: Change) -> bool:
-        return 0 < change.rev <= len(self.disk.log) and self.disk.log[change.rev - 1] == change.mark
+        if disk.yielded:
+            return Followed(disk.kept, seen=disk.gen)
+        return Followed(disk.at, disk.knows if disk.led else None)
 
 
 @dataclass
 class LeadWorld:
-    """`random`: which faults there are, and when."""
+    """`random`: which faults there are, and when. `vacant`: the hub of all accounts is lost before it is appointed."""
 
     random: random.Random
+    vacant: bool = False
     now: int = 0
     acknowledged: set[str] = field(default_factory=set)
     generations: list[int] = field(default_factory=list)  # of what was acknowledged, in order
@@ -71,6 +103,7 @@ class LeadWorld:
     rolled_back: int = 0
     faults: bool = True
     changes: int = 0
+    led_by_yielded: int = 0
 
     def __post_init__(self) -> None:
         choose = self.random
@@ -79,12 +112,27 @@ class LeadWorld:
             ModelHub(each, first.copy(), choose.uniform(0.98, 1.02), choose.randrange(10**6), Lead(each), first.copy())
             for each in NAMES
         ]
-        self.record = LeadRecord("fra", 1, Change(1, 1, FIRST))
+        self.record: LeadRecord | None = LeadRecord("fra", 1, Change(1, 1, FIRST))
         self.revision = 1
+        self.notes: dict[str, NoteSeen] = {}
+        self.noted = 0
+        if self.vacant:
+            self._lose_the_first()
         self.history = [(self.record, self.revision)]
         self.late: list[tuple[int, LeadWrite]] = []
         self.telling: list[tuple[int, str, Change]] = []
         self.no_majority_until = 0
+
+    def _lose_the_first(self) -> None:
+        """It is back after a while, or never; the others have followed some of what it has."""
+        self.record, self.revision = None, 0
+        first, *others = self.hubs
+        first.lead, first.lost = None, self.random.random() < 0.5
+        first.disk = OnDisk(1, [f"a{number}" for number in range(9)], led=True)
+        for hub in others:
+            hub.disk.log = first.disk.log[: self.random.randrange(1, 9)]
+        for hub in self.hubs:
+            hub.image = hub.disk.copy()
 
     # The world ---------------------------------------------------------------------------------------------
 
@@ -96,12 +144,18 @@ class LeadWorld:
         self.no_majority_until = 0
         for hub in self.hubs:
             if hub.lead is None and not hub.lost:
-                hub.lead = Lead(hub.name)
+                hub.start()
         before = len(self.acknowledged)
         while self.now < FAULTS_MS + HEALED_MS:
             self.step()
         leading = [hub for hub in self.hubs if hub.lead is not None and hub.lead.leads(hub.clock(self.now))]
         return len(leading) == 1 and len(self.acknowledged) > before
+
+    @property
+    def begun_alone(self) -> bool:
+        """Whether a hub that was not followed before has made the record, and no second one is known to have its
+        accounts since."""
+        return self.vacant and self.record is not None and self.record.kept.gen == 1
 
     def step(self) -> None:
         self.now += 100
@@ -133,7 +187,7 @@ class LeadWorld:
         if chance < 0.004:
             hub.lead = hub.asleep = hub.told = None  # killed
         elif chance < 0.012 and hub.lead is None and not hub.lost:
-            hub.lead = Lead(hub.name)
+            hub.start()
             hub.next_ms = self.now
         elif chance < 0.016:
             hub.next_ms = self.now + self.random.randrange(LONGEST_PAUSE_MS)
@@ -144,7 +198,9 @@ class LeadWorld:
         elif chance < 0.0225 and not self.rolled_back:
             self.rolled_back += 1
             hub.disk, hub.lead, hub.asleep, hub.told = hub.image.copy(), None, None, None
-        elif chance < 0.0232 and not any(each.lost for each in self.hubs):
+        elif chance < 0.0262:
+            hub.follows_ms = self.now + self.random.randrange(LONGEST_PAUSE_MS)
+        elif chance < 0.0269 and not any(each.lost for each in self.hubs):
             hub.lost, hub.lead, hub.asleep = True, None, None
 
     # The record --------------------------------------------------------------------------------------------
@@ -156,6 +212,21 @@ class LeadWorld:
         stale = self.faults and self.random.random() < 0.05
         record, revision = self.random.choice(self.history[-8:]) if stale else (self.record, self.revision)
         lead.read(record, revision, hub.clock(self.now))
+
+    def _fill(self, hub: ModelHub, lead: Lead) -> None:
+        """As `Leading` does where there is no record."""
+        if lead.record is not None or self.now < self.no_majority_until:
+            hub.vacancy.end()
+            return
+        now, at = hub.clock(self.now), hub.followed.at
+        note = hub.vacancy.notes(at, now)
+        if note is not None and not (self.faults and self.random.random() < 0.1):
+            self.noted += 1
+            self.notes[hub.name] = NoteSeen(hub.name, note.at, self.noted)
+        is_seen = hub.vacancy.is_long(now) and hub.vacancy.appoints(at, self.notes.values(), now)
+        if is_seen and self.record is None and self.revision == 0:
+            self.record, self.revision = LeadRecord(hub.name, at.gen, at), 1
+            self.history.append((self.record, self.revision))
 
     def _apply(self, write: LeadWrite) -> int | None:
         if write.revision != self.revision:
@@ -179,15 +250,19 @@ class LeadWorld:
         lead.written(write, revision)
         if took:
             self.takeovers += 1
+            self.led_by_yielded += hub.disk.yielded
             if chance < 0.3:  # killed before the generation is in the store
                 hub.lead = None
                 return
-            hub.disk.gen, hub.disk.led, hub.told = write.record.gen, True, None
+            hub.disk.begin(write.record.gen)
+            hub.told = None
         kept = lead.acknowledged
         if kept is not None and kept.rev:
             assert hub.disk.log[kept.rev - 1] == kept.mark
             self.acknowledged.update(hub.disk.log[: kept.rev])
             self.generations.append(kept.gen)
+            if chance > 0.2:  # else it is killed, or its store is full, before that is noted
+                hub.disk.kept = kept
 
     # Hubs --------------------------------------------------------------------------------------------------
 
@@ -205,6 +280,7 @@ class LeadWorld:
             return
         self._read(hub, lead)
         self._follow(hub)
+        self._fill(hub, lead)
         write_now = lead.wanted(hub.followed, hub.told, hub.clock(self.now))
         if write_now is None:
             return
@@ -221,10 +297,15 @@ class LeadWorld:
                 continue
             if other.disk.gen < hub.disk.gen or (other.disk.gen == hub.disk.gen and hub.disk.led):
                 continue
-            if self.faults and self.random.random() < 0.3:
+            if self.faults and (hub.follows_ms > self.now or self.random.random() < 0.3):
                 continue
             if hub.lead is not None and hub.lead.gen is not None:
                 continue
+            if hub.disk.led:
+                hub.disk.yield_to(other.disk)
+                if self.faults and self.random.random() < 0.5:
+                    hub.follows_ms = self.now + self.random.randrange(LONGEST_PAUSE_MS)
+                    continue
             hub.disk = OnDisk(other.disk.gen, list(other.disk.log), led=False)
             delay = self.random.randrange(5_000) if self.faults and self.random.random() < 0.2 else 0
             self.telling.append((self.now + delay, other.name, hub.followed.at))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.support.faults.violations import Violated
-from tests.support.fleet.host_faults import HostFaultsDone, HostsUnderFaults, made_hosts, under_faults
+from tests.support.fleet.host_faults import HostFault, HostsUnderFaults, made_hosts, under_faults
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
     from random import Random
 
-    from tests.support.fleet.host_faults import Fault
     from tests.support.fleet.hosts_running import RunningHost
 
     Promotion = Callable[[RunningHost, RunningHost], Awaitable[None]]
@@ -26,36 +23,23 @@ GENERATION = "this host is the hub of generation "
 BEHIND = ("changes of accounts, tokens or hosts", "has followed no change of generation")
 
 
-@dataclass
-class PromotionsDone(HostFaultsDone):
-    """Counts promotions beside faults."""
-
-    promotions: int = 0
-    forced: int = 0
-    slowest_s: float = 0.0
-
-    def __str__(self) -> str:
-        return (
-            f"{self.promotions} promotions, {self.forced} of them forced, each a generation, in {self.slowest_s:.1f} s "
-            f"at most; {super().__str__()}"
-        )
-
-
 class PromotedFleet(HostsUnderFaults):
     """A hub, its standby and a spoke, in this order at first."""
 
-    done: PromotionsDone
-
     def __init__(self, hosts: list[RunningHost], random: Random) -> None:
-        super().__init__(hosts, 2, random, PromotionsDone())
+        super().__init__(hosts, 2, random)
 
-    def possible(self, host: RunningHost) -> dict[str, tuple[float, Fault]]:
+    def possible(self, host: RunningHost) -> dict[str, HostFault]:
+        promotions: dict[str, tuple[float, Promotion]] = {
+            "promotions, hub killed": (2, self._hub_killed),
+            "promotions, hub cut off": (2, self._hub_cut_off),
+            "promotions, hub there": (1.5, self._hub_there),
+            "promotions, standby behind": (2, self._standby_behind),
+            "promotions, command killed": (1.5, self._command_killed),
+        }
         return super().possible(host) | {
-            "promotions, hub killed": (2, lambda: self._promotion(self._hub_killed)),
-            "promotions, hub cut off": (2, lambda: self._promotion(self._hub_cut_off)),
-            "promotions, hub there": (1.5, lambda: self._promotion(self._hub_there)),
-            "promotions, standby behind": (2, lambda: self._promotion(self._standby_behind)),
-            "promotions, command killed": (1.5, lambda: self._promotion(self._command_killed)),
+            name: HostFault(weight, lambda: self.hubs, lambda *_, how=how: self._promotion(how))
+            for name, (weight, how) in promotions.items()
         }
 
     async def _promotion(self, how: Promotion) -> bool:
@@ -63,7 +47,6 @@ class PromotedFleet(HostsUnderFaults):
 
         Mostly the standby has all of the hub's by then, at other times perhaps nothing of its generation.
         """
-        await self.healed()
         if not await self.within(READY_WITHIN_S, lambda: self.leader() is not None):
             raise Violated(f"there is no hub with a standby: {[each.standing for each in self.hosts]}")
         hub = self.leader()
@@ -76,12 +59,11 @@ class PromotedFleet(HostsUnderFaults):
         now = standby.standing
         if now is None or (now.role, now.gen) != ("hub", before + 1):
             raise Violated(f"{standby.name} was promoted after generation {before}, and is {now}")
-        self.done.promotions += 1
+        self.done.happened["promotions"] += 1
         return True
 
     async def _promote(self, standby: RunningHost, *, force: bool = False) -> None:
         """By the command; forced where it says that the standby lacks something. Raises Violated if it fails."""
-        began = time.monotonic()
         done = await standby.command("fleet", "promote", *(["--force"] if force else []))
         assert done is not None
         if done.status and not force and any(each in done.err for each in BEHIND):
@@ -90,8 +72,7 @@ class PromotedFleet(HostsUnderFaults):
             return
         if done.status or GENERATION not in done.err:
             raise Violated(f"promote on {standby.name}: {done}")
-        self.done.forced += force
-        self.done.slowest_s = max(self.done.slowest_s, time.monotonic() - began)
+        self.done.happened["of them forced"] += force
 
     async def _hub_killed(self, hub: RunningHost, standby: RunningHost) -> None:
         await hub.kill()
@@ -134,8 +115,10 @@ class PromotedFleet(HostsUnderFaults):
     async def compare(self) -> None:
         await super().compare()
         generations = {each.standing.gen for each in self.hosts if each.standing is not None}
-        if generations != {1 + self.done.promotions}:
-            raise Violated(f"{self.done.promotions} promotions, and generations {generations}")
+        promotions = self.done.happened["promotions"]
+        if generations != {1 + promotions}:
+            raise Violated(f"{promotions} promotions, and generations {generations}")
+        self.done.happened["generations"] = promotions
 
 
 def _follows(standby: RunningHost, hub: RunningHost) -> bool:

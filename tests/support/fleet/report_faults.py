@@ -10,14 +10,14 @@ import os
 import shutil
 import sqlite3
 import time
-from collections import Counter
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tests.support.faults.violations import Violated
 from tests.support.fleet.asked_process import MemberDied
+from tests.support.fleet.faults_done import FaultsDone
 from tests.support.fleet.hub_process import HubProcess
 from tests.support.fleet.members_running import FoldingHub, ReportingExit
 from tests.support.fleet.poured import Poured
@@ -31,24 +31,6 @@ NODES = tuple("nod_" + letter * 24 for letter in "abc")
 MOST_LIVE = 8  # of an exit
 LONGEST_SILENCE_S = 6.0
 EQUAL_WITHIN_S = 90.0
-
-
-@dataclass
-class FaultsDone:
-    """Counts what was done, and how soon the fold was the truth after the last fault. `history`: when each began."""
-
-    faults: Counter[str] = field(default_factory=Counter)
-    sessions: int = 0
-    poured: int = 0
-    seconds_to_equal: float = 0.0
-    history: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        listed = ", ".join(f"{many} {what}" for what, many in sorted(self.faults.items()))
-        return (
-            f"{self.faults.total()} faults ({listed}); {self.sessions} sessions, {self.poured} bytes: "
-            f"the fold equals the exits' counters {self.seconds_to_equal:.1f} s after the last"
-        )
 
 
 class FaultyFleet:
@@ -304,9 +286,11 @@ class FaultyFleet:
         if not await self._within(EQUAL_WITHIN_S, lambda: not self._differences()):
             differing = self._differences()
             raise Violated(f"{len(differing)} sessions differ, poured and folded: {differing[:5]}")
-        self.done.seconds_to_equal = time.monotonic() - began
-        self.done.sessions = sum(len(each.poured) for each in self.exits)
-        self.done.poured = sum(p.rx + p.tx for each in self.exits for p in each.poured.values())
+        self.done.agreed_after_s.append(time.monotonic() - began)
+        self.done.compared["sessions"] = sum(len(each.poured) for each in self.exits)
+        self.done.compared["bytes"] = sum(p.rx + p.tx for each in self.exits for p in each.poured.values())
+        for each in self.exits:
+            each.still = False
 
     def _differences(self) -> list[tuple[str, str, Poured, Poured | None]]:
         found: list[tuple[str, str, Poured, Poured | None]] = []
