@@ -7,11 +7,12 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.fleet.appliances import FleetAppliance, await_regions, exits_of
+from tests.support.fleet.several_hubs import agreed, await_roles, await_successor, leading
 from tests.support.fleet.whole_fleet import WholeFleet, await_token
 from tests.support.fleet.world import new_fleet_world
 from tests.support.real_backend import NO_ROOT, backend_here
@@ -46,12 +47,6 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeFleet]:
         yield WholeFleet(world, exits, clients)
 
 
-def leading(exit_: FleetAppliance) -> tuple[str, int]:
-    """Who leads, as an exit knows it, and in which generation."""
-    found: Any = json.loads(exit_.admin("fleet", "status", "--json"))
-    return next((node["name"] for node in found["nodes"] if node["role"] == "hub"), ""), found["generation"]
-
-
 def leader(fleet: WholeFleet) -> tuple[FleetAppliance, list[FleetAppliance], int]:
     """The hub that leads, the others, and the generation; once all agree."""
     (name, gen) = until(lambda: agreed(fleet.exits), "all know who leads")
@@ -65,22 +60,6 @@ def token_of(fleet: WholeFleet, led: FleetAppliance, account: str) -> str:
     for each in fleet.exits:
         await_token(each, token)
     return token
-
-
-def agreed(exits: list[FleetAppliance]) -> tuple[str, int] | None:
-    found = {leading(each) for each in exits}
-    return found.pop() if len(found) == 1 else None
-
-
-def await_successor(others: list[FleetAppliance], gen: int) -> FleetAppliance:
-    """Another hub of these that leads, once they agree."""
-
-    def found() -> str | None:
-        by = agreed(others)
-        return by[0] if by is not None and by[1] > gen and by[0] in {each.name for each in others} else None
-
-    name = until(found, "another hub leads, and all that are there know it")
-    return next(each for each in others if each.name == name)
 
 
 def test_its_host_is_lost(three: WholeFleet, show: Callable[[str], None]) -> None:
@@ -204,16 +183,6 @@ def test_two_of_three_are_lost(three: WholeFleet, show: Callable[[str], None]) -
     until(lambda: leading(led) == leading(new), "the old hub follows")
     await_token(led, later)
     await_regions(three.exits, {each.region for each in three.exits})
-
-
-def roles(exit_: FleetAppliance) -> dict[str, str]:
-    found: Any = json.loads(exit_.admin("fleet", "status", "--json"))
-    return {node["name"]: node["role"] for node in found["nodes"]}
-
-
-def await_roles(exits: list[FleetAppliance], wanted: dict[str, str]) -> None:
-    for each in exits:
-        until(lambda each=each: roles(each) == wanted, f"{each.name} knows who is what")  # type: ignore[misc]
 
 
 def test_one_of_three_is_lost_for_good(three: WholeFleet, show: Callable[[str], None]) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
-_NAMES = re.compile(r"^(?:async )?def (test_\w+)", re.MULTILINE)
+_TEST = re.compile(r"^((?:@.*\n)*)(?:async )?def (test_\w+)", re.MULTILINE)
+_ALL_LONG = re.compile(r"^pytestmark = .*pytest\.mark\.long", re.MULTILINE)
 ROWS = {
     "an exit is killed, or its host dies": (
         "test_sessions_open_elsewhere_soon_when_one_dies",
@@ -65,6 +66,59 @@ ROWS = {
         "test_a_generation_that_began_with_nothing_of_the_one_before_has_all_of_that_listed",
         "test_what_no_log_tells_of_is_listed_too_by_a_hub_whose_successor_had_followed_nothing",
         "test_of_several_hubs_one_that_was_replaced_twice_lists_what_was_not_acknowledged",
+    ),
+    "one of three hubs is lost": (
+        "test_its_host_is_lost",
+        "test_its_process_stands_still",
+        "test_the_nats_server_of_one_dies",
+        "test_another_hub_leads_when_the_first_is_lost",
+        "test_three_hubs_keep_what_one_keeps",
+        "test_a_hub_takes_the_lead_after_a_while",
+        "test_only_who_has_what_was_kept_takes_it",
+        "test_no_acknowledged_change_is_lost",
+        "test_whole_hosts_agree_whichever_of_three_hubs_was_lost",
+    ),
+    "one of three hubs is lost for good": (
+        "test_one_of_three_is_lost_for_good",
+        "test_one_of_three_hubs_is_forgotten",
+        "test_a_hub_that_is_lost_is_replaced_by_another_host",
+        "test_where_one_of_three_hubs_leaves_the_others_are_other_hubs",
+    ),
+    "two of three hubs are lost": (
+        "test_two_of_three_are_lost",
+        "test_two_of_three_hubs_are_lost",
+        "test_another_hub_leads_when_the_first_is_lost",
+        "test_three_hubs_keep_what_one_keeps",
+        "test_a_leader_that_is_cut_off_leads_for_a_while",
+        "test_a_hub_that_is_promoted_without_the_others_goes_on_alone",
+        "test_a_hub_that_was_taken_for_lost_with_another_is_a_spoke_when_it_yields",
+    ),
+    "a hub of several is cut off": (
+        "test_it_is_cut_off",
+        "test_a_leader_that_is_cut_off_leads_for_a_while",
+        "test_it_counts_anew_when_the_record_could_not_be_read",
+        "test_a_write_whose_answer_is_lost_acknowledges_nothing",
+        "test_a_hub_begins_no_generation_that_is_not_newer_than_its_own",
+        "test_of_several_hubs_one_that_was_replaced_twice_lists_what_was_not_acknowledged",
+    ),
+    "hubs are started anew, one at a time": (
+        "test_it_is_started_anew",
+        "test_three_servers_are_started_anew_one_at_a_time",
+        "test_a_hub_that_was_started_anew_takes_its_own_lead_at_once",
+        "test_a_server_that_a_fault_ends_is_made_anew",
+        "test_the_part_in_who_leads_is_made_anew_when_a_fault_ends_it",
+    ),
+    "other hosts become the hubs": (
+        "test_three_hubs_and_one_again",
+        "test_a_hub_is_replaced_by_another_host",
+        "test_a_set_of_hubs_replaces_the_one_before",
+        "test_a_hub_leaves_a_cluster_once_the_others_have_heard_of_it",
+        "test_another_hub_that_leads_by_now_keeps_the_hubs_as_they_are",
+        "test_a_server_that_goes_by_others_has_former_streams_removed",
+    ),
+    "the authority of three hubs is replaced": (
+        "test_their_authority_is_replaced",
+        "test_members_go_on_and_hosts_join_while_the_authority_is_replaced",
     ),
     "the hub's fold alone is lost": ("test_a_fold_that_is_lost_is_made_again",),
     "an answer to an opening is lost": (
@@ -129,15 +183,20 @@ ROWS = {
 
 
 @cache
-def _tests() -> frozenset[str]:
-    found: set[str] = set()
+def _tests() -> dict[str, bool]:
+    """Each test, and whether the usual run has it."""
+    found = dict[str, bool]()
     for ring in ("unit", "api", "fleet", "faults"):
         for file in (TESTS / ring).glob("test_*.py"):
-            found.update(_NAMES.findall(file.read_text(encoding="utf-8")))
-    return frozenset(found)
+            text = file.read_text(encoding="utf-8")
+            all_long = _ALL_LONG.search(text) is not None
+            for marks, name in _TEST.findall(text):
+                found[name] = found.get(name, False) or not (all_long or "\n@pytest.mark.long\n" in f"\n{marks}")
+    return found
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_each_fault_has_tests_that_are_there(row: str) -> None:
-    """The table is true: a test that is renamed is renamed in it."""
+    """The table is true: a test that is renamed is renamed in it; and one at least is in the usual run."""
     assert [named for named in ROWS[row] if named not in _tests()] == []
+    assert any(_tests()[named] for named in ROWS[row])
