@@ -8,7 +8,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import stat
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 LARGEST = 1024 * 1024  # bytes
 MODE = 0o600
+LEFT_S = 60  # after which a file that is not whole yet was left by a process that was killed
 
 
 class Unfit(OSError):
@@ -65,16 +68,32 @@ def write_json(file: Path, value: object, *, on_disk: bool = False) -> None:
 
 
 def write(file: Path, text: str, *, on_disk: bool = False) -> None:
-    """Replaces a file, whole at any moment. `on_disk`: after a power cut too. Raises OSError."""
-    new = file.with_suffix(".new")
-    new.unlink(missing_ok=True)  # left by a killed process, or a link; it is never written through
+    """Replaces a file, whole at any moment, whoever else replaces it. `on_disk`: after a power cut too. Raises OSError.
+
+    The new one is made under a name of its own: a command and the server may write at the same time.
+    """
+    _forget_left(file)
+    new = file.with_name(f"{file.stem}.{secrets.token_hex(8)}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-        opened.write(text)
-        if on_disk:
-            opened.flush()
-            os.fsync(descriptor)
-    new.replace(file)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+            opened.write(text)
+            if on_disk:
+                opened.flush()
+                os.fsync(descriptor)
+        new.replace(file)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink()
+        raise
+
+
+def _forget_left(file: Path) -> None:
+    """Removes what processes have left that were killed as they wrote this file. Raises OSError."""
+    for left in file.parent.glob(f"{file.stem}.*new"):
+        with suppress(FileNotFoundError, IsADirectoryError):
+            if left.lstat().st_mtime < time.time() - LEFT_S:
+                left.unlink()
 
 
 def forget(file: Path) -> None:

@@ -274,7 +274,7 @@ def by_nobody(wga: CommandLine, command: str) -> Done:
 
 SWAPPED = (
     *("store.sqlite", "store.sqlite-wal", "store.sqlite-shm", "server.key", "serve.lock", "restore.unfinished"),
-    *("restore.unpacking", "running.json", "running.new", "nftables.json", "admission.json", "sysctls.json"),
+    *("restore.unpacking", "running.json", "nftables.json", "admission.json", "sysctls.json"),
 )
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -110,17 +111,49 @@ def test_values_of_another_kind_are_not_restored(tmp_path: Path, values: object)
 
 
 def test_no_link_is_written_through(tmp_path: Path) -> None:
-    """A link where the new file is made, or where it goes to, is replaced: its target stays as it is."""
+    """A link where the file goes to is replaced: its target stays as it is. Nothing else is left."""
     target, note = tmp_path / "target", tmp_path / "note.json"
     target.write_text("root's", encoding="utf-8")
-    for name in ("note.new", "note.json"):
-        (tmp_path / name).symlink_to(target)
+    note.symlink_to(target)
     state_file.write_json(note, {"a": 1}, on_disk=True)
     assert target.read_text(encoding="utf-8") == "root's"
     assert state_file.read_json(note) == {"a": 1}
     assert not note.is_symlink()
     assert stat.S_IMODE(note.stat().st_mode) == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["note.json", "target"]
+
+
+def test_two_that_write_at_the_same_time(tmp_path: Path) -> None:
+    """A command and the server: neither fails, and whoever reads finds the whole of what one of them wrote."""
+    note = tmp_path / "note.json"
+    values = [[each] * 1000 for each in range(2)]
+    state_file.write_json(note, values[0])
+    with ThreadPoolExecutor(2) as writers:
+        writing = [writers.submit(lambda of=of: [state_file.write_json(note, of) for _ in range(40)]) for of in values]
+        while not all(each.done() for each in writing):
+            assert state_file.read_json(note) in values
+        for each in writing:
+            each.result()
+    assert [path.name for path in tmp_path.iterdir()] == ["note.json"]
+
+
+def test_what_a_killed_process_has_left_is_removed(tmp_path: Path) -> None:
+    """A minute later, when the file is next written; what is being written by another process stays."""
+    for name in ("note.0123456789abcdef.new", "note.new", "note.fedcba9876543210.new", "other.new"):
+        (tmp_path / name).write_text("{", encoding="utf-8")
+        if "fed" not in name:
+            os.utime(tmp_path / name, (1, 1))
+    state_file.write_json(tmp_path / "note.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["note.fedcba9876543210.new", "note.json", "other.new"]
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    """The file that was there stays."""
+    state_file.write_json(tmp_path / "note.json", 1)
+    with pytest.raises(TypeError):
+        state_file.write_json(tmp_path / "note.json", object())
+    assert [path.name for path in tmp_path.iterdir()] == ["note.json"]
+    assert state_file.read_json(tmp_path / "note.json") == 1
 
 
 def test_a_key_that_is_a_fifo_holds_no_command_up(tmp_path: Path) -> None:
