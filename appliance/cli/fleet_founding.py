@@ -21,6 +21,7 @@ from appliance.fleet.hub.files import HubFiles, hub_place
 from appliance.fleet.hub.hub_server import own_address
 from appliance.fleet.joining import founding
 from appliance.fleet.joining import token as join_token
+from appliance.fleet.joining.messages import why_no_standby
 from appliance.fleet.link.hub_connection import HubConnection
 from appliance.fleet.link.link import hub_tls
 from appliance.fleet.link.nats_client import LinkUser
@@ -133,12 +134,9 @@ def invite(config_file: Path | None, *, as_hub: bool, lifetime_s: int) -> None:
 
 
 async def _require_no_standby(db: aiosqlite.Connection) -> None:
-    standby = next((each.name for each in await fleet_members.present(db) if each.role == "standby"), None)
-    if standby is not None:
-        raise Conflict(
-            f"{standby} is the fleet's standby already: invite the host without --hub, and make three hosts the hubs "
-            "then: wg-appliance fleet hubs"
-        )
+    refused = why_no_standby(await fleet_members.present(db))
+    if refused is not None:
+        raise Conflict(refused)
 
 
 async def _await_good(a: Admin, text: str) -> None:

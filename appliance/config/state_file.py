@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 import stat
 import time
 from contextlib import suppress
@@ -63,16 +62,21 @@ def read_json(file: Path) -> Any:
 
 
 def write_json(file: Path, value: object, *, on_disk: bool = False) -> None:
+    """Replaces a file, as `write` does. Raises OSError."""
+    write(file, json.dumps(value, indent=1), on_disk=on_disk)
+
+
+def write(file: Path, text: str, *, on_disk: bool = False) -> None:
     """Replaces a file, whole at any moment, whoever else replaces it. `on_disk`: after a power cut too. Raises OSError.
 
     The new one is made under a name of its own: a command and the server may write at the same time.
     """
     _forget_left(file)
-    new = file.with_name(f"{file.stem}.{secrets.token_hex(8)}.new")
+    new = file.with_name(f"{file.stem}.{os.urandom(8).hex()}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-            json.dump(value, opened, indent=1)
+            opened.write(text)
             if on_disk:
                 opened.flush()
                 os.fsync(descriptor)
@@ -95,3 +99,12 @@ def forget(file: Path) -> None:
     """Removes a file if there is one. A folder in its place, from which nothing is read, stays. Raises OSError."""
     with suppress(FileNotFoundError, IsADirectoryError):
         file.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in the folder survive a power cut. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

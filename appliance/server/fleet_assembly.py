@@ -34,12 +34,14 @@ from appliance.fleet.routing import any_exit
 from appliance.fleet.rpc.rpc import Rpc
 from appliance.fleet.rpc.seal import Seals
 from appliance.fleet.status.collector import FleetCounts, rpc_seconds
-from appliance.fleet.status.status import KnownTokens, ReportState, fleet_status
+from appliance.fleet.status.report_watch import ReportWatch
+from appliance.fleet.status.status import KnownTokens, fleet_status
 from appliance.fleet.status.status_file import StatusNotes
 from appliance.server import fleet_exit_parts
 from appliance.server.api.offered import as_it_is, nothing
 from appliance.server.fleet_role import FleetRole, user_of
 from appliance.sessions.node import Nodes
+from appliance.store.commits import StoreNews
 from appliance.store.queries import fleet_state, fleet_terms
 
 if TYPE_CHECKING:
@@ -105,8 +107,9 @@ class FleetPart:
         )
         self._rpc_seconds = rpc_seconds()
         self.any = self._make_any_exit()
-        self._report = ReportState()
+        self._reports = ReportWatch(here.store, here.clock, self.reporting.unsent)
         self._disconnected = False
+        self._news = StoreNews(here.store.commits)  # of what this host is
         self._terms: FollowedTerms | None = None
 
     # Building ------------------------------------------------------------------------------------------
@@ -218,6 +221,7 @@ class FleetPart:
         here, self.hub = self._here, hub
         await self.dialled.look()
         if hub is not None:
+            self._reports.told = hub.told_until
             self.dialled.taken = partial(hub.dialled.note, self._keys.node_id)
             hub.trusting = self._trust
             hub.leases.take_over(here.settings)
@@ -280,8 +284,13 @@ class FleetPart:
 
     async def is_as_built(self) -> bool:
         """Tells whether this host is in its fleet what it was when this was built. It is, while the store is silent."""
+        # One of several hubs, or that is to be, is what it is by what it has heard, too.
+        if not self._news.is_any() and not self._standing.cluster and self._standing.role != "standby":
+            return True
         with suppress(StoreUnavailable):
-            return await self._serving.standing() == self._standing
+            if await self._serving.standing() != self._standing:
+                return False
+            self._news.taken()
         return True
 
     def endless(self) -> dict[str, Endless]:
@@ -290,7 +299,7 @@ class FleetPart:
             "reports": self.reporting.run,
             "leases": self.leasing.run,
             "leases told again": Retelling(self.leasing, self.lease_requests, self._ledgers_memory).run,
-            "what is reported": self._look_at_reports,
+            "what is reported": self._reports.run,
             "intents": self.any.intents.run,
             "claims of commands": self.any.command_claims.run,
             "operations": self.any.ops.run,
@@ -325,17 +334,6 @@ class FleetPart:
 
     # Telling -------------------------------------------------------------------------------------------
 
-    async def _look_at_reports(self) -> None:
-        """Notes, for the status, what this exit has not reported yet and, on a hub, up to when each exit has."""
-        waiting_since: int | None = None
-        while True:
-            with suppress(StoreUnavailable):  # the tick says so
-                unsent = await self.reporting.unsent()
-                told_until = None if self.hub is None else await self.hub.told_until()
-                waiting_since = (waiting_since or self._here.clock.now().wall_ms) if unsent else None
-                self._report = ReportState(unsent, waiting_since, told_until)
-            await asyncio.sleep(1.0)
-
     def status(self) -> FleetStatus:
         """Returns how the fleet stands, as this host knows it."""
         now, heard = self._here.clock.now(), self._heard()
@@ -345,4 +343,4 @@ class FleetPart:
         )
         known = self.nodes.presences(), self._keys.node_id, self.nodes.apart()
         beside = self.claims.taken, self._serving.known(self._standing, self.hub.dialled.told if self.hub else {})
-        return fleet_status(*known, self.link.state, self._report, tokens, now, *beside)
+        return fleet_status(*known, self.link.state, self._reports.state, tokens, now, *beside)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from appliance.fleet.hub.hub_serving import HubServing
-from appliance.fleet.hub_part import HubPart, HubPlan
 from appliance.fleet.membership.identity import FleetFolder
 from appliance.fleet.membership.roster import Roster
 from appliance.server.fleet_assembly import FleetPart
@@ -14,6 +14,7 @@ from appliance.store import peer_lives
 from appliance.store.queries import fleet_reports
 
 if TYPE_CHECKING:
+    from appliance.fleet.hub_part import HubPart
     from appliance.server.served_exit import ServedExit
 
 
@@ -47,8 +48,15 @@ async def build(here: ServedExit, serving: HubServing) -> tuple[FleetPart, HubPa
     of_hub = folder.hub_secrets()
     if server is None or of_hub is None:
         return part, None
+    await asyncio.to_thread(_import_hub)
+    from appliance.fleet.hub_part import HubPart, HubPlan
+
     several = standing.cluster > 0
     plan = HubPlan(here.state.path, membership, of_hub, standing.gen, row.node_id, row.base, several)
     hub = HubPart(plan, server, serving.addresses, here.store, roster, here.clock)
     serving.told, hub.ledger.heard = lambda: hub.ledger.told, serving.wake
     return part, hub
+
+
+def _import_hub() -> None:
+    import appliance.fleet.hub_part  # noqa: F401 (a spoke does without its memory)

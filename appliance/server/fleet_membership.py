@@ -7,6 +7,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from appliance._native import lib
 from appliance.domain.errors import FleetError, HostError, StoreUnavailable
 from appliance.sessions.stopping import wait
 
@@ -120,6 +121,8 @@ class FleetMembership:
 def _import_part() -> None:
     import appliance.fleet.status.collector
     import appliance.server.fleet_build  # noqa: F401
+
+    lib.wga_trim_memory()  # what importing has used, and is free again
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]], within_s: float) -> None:

@@ -13,6 +13,7 @@ import aiosqlite
 from appliance._native import lib
 from appliance.domain.errors import StoreError, StoreUnavailable
 from appliance.store import migration, store_files
+from appliance.store.commits import Commits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -62,6 +63,7 @@ class Store:
         observer: Observer = _unobserved,
     ) -> None:
         self.path = path
+        self.commits = Commits(path)
         self._writer = writer
         self._reader = reader
         self._patience_s = patience_s
@@ -100,6 +102,7 @@ class Store:
 
     async def close(self) -> None:
         async with self._writing:
+            self.commits.close()
             await self._reader.close()
             await self._writer.close()
 

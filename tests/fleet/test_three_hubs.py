@@ -6,6 +6,7 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -185,6 +186,30 @@ def test_three_hubs_keep_what_one_keeps(tmp_path: Path, show: Callable[[str], No
         asyncio.run(story(hubs))
 
 
+@pytest.mark.long
+def test_three_servers_are_started_anew_one_at_a_time(tmp_path: Path, show: Callable[[str], None]) -> None:
+    """As where nats-server is another version: claims go on meanwhile, and all that were acknowledged are there."""
+
+    async def story(hubs: ThreeHubs) -> None:
+        async with connected(hubs) as links:
+            records = [KvRecords(link.jetstream, "keys", copies=COPIES) for link in links]
+            await until(records[0].name, "a bucket")
+            longest, keys = 0.0, [f"k{number}" for number in HUBS]
+            for number, key in enumerate(keys):
+                hubs.end(number)
+                without, own = records[number - 1], records[number]
+                longest = max(longest, await until(partial(claimed, without, key), "a claim"))
+                hubs.start(number)
+                await links[number].wait_connected(SECONDS)
+                await until(partial(claimed, own, key), "the claim at this one")
+            show(f"longest without a claim: {longest:.2f} s")
+            for each in records:
+                assert [(await each.get(key)).value for key in keys] == [b"1"] * len(keys)
+
+    with ThreeHubs(tmp_path) as hubs:
+        asyncio.run(story(hubs))
+
+
 async def nowhere(_id: str) -> None:
     return None
 
@@ -208,6 +233,12 @@ async def kept(link: NatsLink, data: bytes) -> bool:
 
 async def changed(records: KvRecords, value: bytes) -> bool:
     return await records.put("x", value, (await records.get("x")).revision)
+
+
+async def claimed(records: KvRecords, key: str) -> bool:
+    """Whether it is, by this call or one before whose answer was lost."""
+    found = await records.get(key)
+    return found.value == b"1" or await records.put(key, b"1", found.revision)
 
 
 async def has(records: KvRecords, value: bytes) -> bool:

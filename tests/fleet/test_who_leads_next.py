@@ -12,6 +12,7 @@ from appliance.fleet.hub.cluster import COPIES
 from appliance.fleet.hub.config import LEAD_MB
 from appliance.fleet.hub.lead import LeadRecord
 from appliance.fleet.hub.leading import BUCKET, appoint
+from appliance.store.queries import fleet_conflicts
 from tests.support.fleet.hub_parts import NODES, hub_parts, until
 from tests.support.fleet.three_hubs import ThreeHubs
 
@@ -83,6 +84,38 @@ def test_a_hub_that_has_yielded_leads_again_where_its_successor_is_lost(
         await first.answer()
         await third.follow()
         assert await third.names() == {"both", "acknowledged"}
+
+    with ThreeHubs(tmp_path, *NODES) as hubs:
+        of(hubs, tmp_path, story)
+
+
+def test_the_hub_is_lost_before_it_is_appointed(tmp_path: Path, show: Callable[[str], None]) -> None:
+    """Of the two that are left the one that has followed more leads; the first yields when it is back, and what nobody
+    had followed is listed there."""
+
+    async def story(hubs: ThreeHubs, parts: list[PartOfHub]) -> None:
+        first, second, third = parts
+        await first.answer()
+        for name, followers in (("both", (second, third)), ("one", (third,)), ("none", ())):
+            await first.account(name)
+            for each in followers:
+                await each.follow()
+        await first.stop()
+        hubs.kill(0)
+        for each in (second, third):
+            each.lead()
+        show(f"another leads after {await until(lambda: leads(third), 'the third leads'):.1f} s")
+        assert not await leads(second)
+        assert (await third.row()).gen == 2
+        await third.answer()
+        await second.follow()
+        assert await second.names() == {"both", "one"}
+        hubs.start(0)
+        assert await first.yields() == 1
+        async with first.store.read() as db:
+            assert [each.id for each in await fleet_conflicts.everything(db)] == ["acc_none"]
+        await first.follow()
+        assert await first.names() == {"both", "one"}
 
     with ThreeHubs(tmp_path, *NODES) as hubs:
         of(hubs, tmp_path, story)

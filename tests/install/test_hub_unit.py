@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tests.support.fleet.world import ExitSpace
 
 HUB, CONFIG = "wg-appliance-hub.service", "var/lib/wg-appliance-hub/config"
+STREAMS = "var/lib/wg-appliance-hub/jetstream"
 PROGRAM = "usr/local/lib/wg-appliance/current/nats-server"
 ALLOWED = {"execute its own program", "write /var/lib/wg-appliance-hub"}
 REGIONS = ("fsn", "ams")
@@ -92,6 +93,10 @@ def main_pid(machine: Machine) -> str:
 
 def ask_restart(machine: Machine) -> None:
     machine.run("setpriv", "--reuid=wg-appliance", "--clear-groups", "cp", "/dev/null", f"/{CONFIG}/restart")
+
+
+def streams(machine: Machine) -> set[str]:
+    return {name for name in machine.run("ls", f"/{STREAMS}").stdout.split() if name.startswith("flt_")}
 
 
 def await_both(host: Host) -> None:
@@ -159,8 +164,12 @@ def test_the_unit_of_a_hub(ground: Ground) -> None:
     hub.appliance.ready()
     await_both(hub)
     assert main_pid(machine) == pid
+    used = streams(machine)
+    as_hub = "setpriv", "--reuid=wg-appliance-hub", "--regid=wg-appliance-hub", "--clear-groups"
+    machine.run(*as_hub, "mkdir", "-p", f"/{STREAMS}/flt_1-5-alone/jetstream")
     ask_restart(machine)
     until(lambda: main_pid(machine) not in (pid, "0"), "it was started anew")
+    assert streams(machine) == used, "those of hubs that are no more are removed, and those in use are not"
     await_both(hub)
 
     machine.run("systemctl", "stop", HUB)
@@ -169,6 +178,7 @@ def test_the_unit_of_a_hub(ground: Ground) -> None:
     machine.run("mv", f"/{CONFIG}/hub.conf", f"/{CONFIG}/aside")
     ask_restart(machine)
     until(lambda: not is_active(machine), "it is stopped where there is no configuration")
+    assert streams(machine) == used
     machine.run("mv", f"/{CONFIG}/aside", f"/{CONFIG}/hub.conf")
     found = sandbox.findings(machine, HUB)
     assert {name for name, succeeded in found.items() if succeeded} == ALLOWED

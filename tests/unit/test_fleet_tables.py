@@ -208,6 +208,28 @@ def test_the_hosts_own_row_and_who_keeps_the_accounts(tmp_path: Path) -> None:
     on_a_store(tmp_path, body)
 
 
+def test_a_change_is_kept_where_a_second_hub_has_it(tmp_path: Path) -> None:
+    """By its number in its generation; in a later one of this hub's own too, if it is recorded here still."""
+
+    async def body(db: aiosqlite.Connection) -> None:
+        await fleet_state.enter(db, "hub", "nod_1", 3)
+        await fleet_changes.record(db)
+        await accounts.insert(db, ADA)
+        change = await fleet_changes.head(db)
+        assert not await fleet_state.is_kept(db, 3, change)
+        for gen, rev, kept in ((3, change.rev, True), (3, change.rev - 1, False), (2, change.rev + 9, False)):
+            await fleet_state.put_kept(db, gen, rev, "ab")
+            assert await fleet_state.is_kept(db, 3, change) is kept
+        await fleet_state.put_kept(db, 4, change.rev, change.mark)
+        assert await fleet_state.is_kept(db, 3, change)
+        await fleet_state.put_kept(db, 4, change.rev - 1, "ab")
+        assert not await fleet_state.is_kept(db, 3, change)
+        await fleet_state.put_kept(db, 5, change.rev + 9, "ab")
+        assert not await fleet_state.is_kept(db, 3, Head(change.rev, "of a hub that it followed"))
+
+    on_a_store(tmp_path, body)
+
+
 def test_members_have_names_and_keys_of_their_own(tmp_path: Path) -> None:
     """Those in the fleet; what one that has left had is free. A host that comes back is the same one."""
 

@@ -9,6 +9,7 @@ from appliance.cli.fleet_hubs import fit_addresses, named_members, said_of_the_r
 from appliance.cli.fleet_promoting import what_becomes_of
 from appliance.domain.errors import Conflict, NotFound
 from appliance.domain.fleet_member import FleetMember
+from appliance.fleet.joining.messages import why_no_standby
 from appliance.fleet.status.status import NodeStatus
 
 
@@ -84,3 +85,12 @@ def test_what_is_said_of_the_hubs_of_before() -> None:
     first, then = what_becomes_of(["fra1", "lis1"])
     assert "fra1, lis1 become spokes when they are back" in first
     assert "wg-appliance fleet hubs" in then
+
+
+def test_beside_several_hubs_no_standby_is_let_in() -> None:
+    """What is said instead names the command by which the host is a hub, too; one hub has one standby."""
+    assert why_no_standby(MEMBERS) is None
+    assert "ams1 is the fleet's standby already" in (why_no_standby(HUBS[:2]) or "")
+    said = why_no_standby(HUBS) or ""
+    assert said.startswith("the hubs are fra1, ams1, lis1, and none of them has a standby: invite the host without")
+    assert said.endswith("wg-appliance fleet hubs fra1 ams1 lis1 NAME")

@@ -18,10 +18,10 @@ OF_AMS = LeadRecord("ams", 1, KEPT)
 HAS_IT = Followed(KEPT)
 
 
-def run(seeds: range, show: Callable[[str], None]) -> None:
+def run(seeds: range, show: Callable[[str], None], *, vacant: bool = False) -> None:
     acknowledged = takeovers = by_yielded = stuck = 0
     for seed in seeds:
-        world = LeadWorld(random.Random(seed))  # noqa: S311 (a test's choices)
+        world = LeadWorld(random.Random(seed), vacant)  # noqa: S311 (a test's choices)
         goes_on = world.run()
         may_stand = world.rolled_back and any(hub.lost for hub in world.hubs)
         assert goes_on or may_stand, f"nobody leads, or nothing is acknowledged: seed {seed}"
@@ -45,6 +45,12 @@ def test_no_acknowledged_change_is_lost(show: Callable[[str], None]) -> None:
 def test_no_acknowledged_change_is_lost_in_thousands(show: Callable[[str], None]) -> None:
     """As above."""
     run(range(1000, 3000), show)
+    run(range(3000, 4000), show, vacant=True)
+
+
+def test_where_the_hub_is_lost_before_it_is_appointed_one_of_the_others_is(show: Callable[[str], None]) -> None:
+    """One alone; from then on as above."""
+    run(range(20), show, vacant=True)
 
 
 def test_a_hub_takes_the_lead_after_a_while() -> None:
@@ -113,7 +119,7 @@ def test_a_hub_that_was_started_anew_takes_its_own_lead_at_once() -> None:
 
 
 def test_nobody_makes_the_record() -> None:
-    """One that is lost is made by a command: whoever makes it decides whose accounts are the fleet's."""
+    """It is appointed: whoever makes it decides whose accounts are the fleet's."""
     lead = Lead("fra")
     lead.read(None, 0, 0)
     assert lead.wanted(HAS_IT, None, 10 * TAKE_MS) is None

@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from appliance.domain.errors import CutOff, FleetError, NotAnswered, StoreUnavailable
-from appliance.fleet.claims.records import Versioned
+from appliance.fleet.claims.records import KeptRecord, Versioned
 from appliance.fleet.hub.lead import BEAT_MS, LEASE_MS, TAKE_MS, Change, Followed, LeadRecord
-from appliance.fleet.hub.leading import KEY, Leading, appoint
+from appliance.fleet.hub.leading import KEY, NOTES, Leading, appoint
+from appliance.fleet.hub.vacancy import GONE_MS, NOTE_MS, PATIENCE_MS, FollowedNote
 from tests.support.virtual_clock import VirtualClock
 
 FIRST = Change(1, 5, "m5")
@@ -19,22 +20,36 @@ OF_AMS = LeadRecord("ams", 1, FIRST)
 
 
 class OneRecord:
-    """`fault`: what reading raises; `lost`: of the next write the answer is lost, taken or not."""
+    """`fault`: what reading raises; `lost`: of the next write the answer is lost, taken or not. `notes`: of hubs."""
 
     def __init__(self) -> None:
         self.value: bytes | None = None
         self.revision = 0
         self.fault: FleetError | None = None
         self.lost: bool | None = None
+        self.notes: dict[str, KeptRecord] = {}
+        self.noted = 0
 
     async def get(self, key: str) -> Versioned:
-        assert key == KEY
         if self.fault is not None:
             raise self.fault
+        if key != KEY:
+            found = self.notes.get(key)
+            return Versioned(None, 0) if found is None else Versioned(found.value, found.revision)
         return Versioned(self.value, self.revision)
 
+    async def under(self, prefix: str) -> list[KeptRecord]:
+        assert prefix == NOTES
+        return list(self.notes.values())
+
+    def note(self, key: str, value: bytes) -> int:
+        self.noted += 1
+        self.notes[key] = KeptRecord(key, value, self.noted)
+        return self.noted
+
     async def change(self, key: str, value: bytes, revision: int) -> int | None:
-        assert key == KEY
+        if key != KEY:
+            return self.note(key, value)
         lost, self.lost = self.lost, None
         if revision != self.revision:
             return None
@@ -179,3 +194,79 @@ def test_it_looks_again_at_once_when_woken(hub: HubUnderTest) -> None:
         await running
 
     asyncio.run(story())
+
+
+@pytest.fixture
+def vacant(hub: HubUnderTest) -> HubUnderTest:
+    hub.records.value, hub.records.revision = None, 0
+    hub.after(0)
+    return hub
+
+
+def test_a_hub_appoints_itself_where_nobody_is(vacant: HubUnderTest) -> None:
+    """After a while, and leads in the generation after that which it has followed."""
+    vacant.after(PATIENCE_MS - 1)
+    assert vacant.records.value is None
+    assert [msgspec.json.decode(each.value, type=FollowedNote).at for each in vacant.records.notes.values()] == [FIRST]
+    vacant.after(1)
+    assert vacant.records.record == LeadRecord("fra", 1, FIRST)
+    vacant.after(1)
+    assert (vacant.progress.begun, vacant.part.gen, vacant.records.record.kept) == ([2], 2, FIRST)
+
+
+@pytest.mark.parametrize(
+    ("hub_id", "other", "waits"),
+    [
+        ("lon", Change(1, 6, "m6"), True),
+        ("lon", Change(2, 1, "m1"), True),
+        ("lon", FIRST, True),
+        ("ams", FIRST, False),
+        ("lon", Change(1, 4, "m4"), False),
+    ],
+)
+def test_it_waits_for_one_that_has_followed_more(
+    vacant: HubUnderTest, hub_id: str, other: Change, *, waits: bool
+) -> None:
+    """As long as that one goes on noting it. Of two that are as far, one is chosen by its id."""
+    note = msgspec.json.encode(FollowedNote(other))
+    for _ in range(PATIENCE_MS // NOTE_MS + 3):
+        vacant.records.note(f"{NOTES}{hub_id}", note)
+        vacant.after(NOTE_MS)
+    assert (vacant.records.value is None) is waits
+    vacant.after(GONE_MS)
+    assert vacant.records.record.hub == "fra"
+
+
+def test_one_that_has_followed_nothing_is_not_appointed(vacant: HubUnderTest) -> None:
+    vacant.progress.at = Change(0, 0, "")
+    vacant.after(PATIENCE_MS)
+    vacant.after(PATIENCE_MS)
+    assert vacant.records.value is None
+
+
+def test_it_counts_anew_where_it_could_not_see_whether_one_is_appointed(vacant: HubUnderTest) -> None:
+    vacant.records.fault = CutOff("gone")
+    vacant.after(PATIENCE_MS)
+    vacant.records.fault = None
+    vacant.after(1)
+    vacant.after(PATIENCE_MS - 1)
+    assert vacant.records.value is None
+    vacant.after(1)
+    assert vacant.records.record.hub == "fra"
+
+
+def test_one_that_another_has_appointed_meanwhile_stays(vacant: HubUnderTest) -> None:
+    """The record is made once."""
+    vacant.after(PATIENCE_MS - 1)
+    vacant.records.value, vacant.records.revision = msgspec.json.encode(OF_AMS), 1
+    vacant.after(1)
+    vacant.after(TAKE_MS - 1)
+    assert vacant.records.record == OF_AMS
+
+
+def test_a_note_that_is_not_understood_appoints_nobody(vacant: HubUnderTest) -> None:
+    """Of a newer version, perhaps."""
+    vacant.records.note(f"{NOTES}lon", b"[]")
+    vacant.after(PATIENCE_MS)
+    assert vacant.records.value is None
+    assert "not understood" in vacant.part.fault

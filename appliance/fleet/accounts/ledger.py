@@ -16,6 +16,7 @@ from appliance.fleet.hub.lead import Change
 from appliance.fleet.link.reading import Unreadable, read
 from appliance.fleet.link.wire import PREFIX
 from appliance.sessions.stopping import wait
+from appliance.store.commits import StoreNews
 from appliance.store.queries import fleet_changes, fleet_members
 from appliance.store.queries.fleet_changes import ChangedRow, Head
 
@@ -89,6 +90,7 @@ class SyncLedger:
         is_standby: Callable[[str], bool] = lambda _node: False,
     ) -> None:
         self._store = store
+        self._news = StoreNews(store.commits)
         self._gen = gen
         self._base = base.rev, base.mark
         self._claims = claims
@@ -115,9 +117,12 @@ class SyncLedger:
 
     async def look(self) -> None:
         """Looks once. Does not raise: while the store cannot be read, there is nothing new to tell."""
+        if not self._news.is_any():
+            return
         try:
             async with self._store.read() as db:
                 self._head = await fleet_changes.head(db)
+            self._news.taken()
         except StoreUnavailable as error:
             log.warning("the fleet is not told of changes: %s: %s", error, error.__cause__)
 

@@ -13,13 +13,13 @@ import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from appliance.config.state_file import sync_folder
 from appliance.domain.errors import FleetError, HostError
 from appliance.fleet.hub import former_streams
 from appliance.fleet.hub.certificates import CertifiedKey, Validity, validity
 from appliance.fleet.hub.config import ServerFiles
 from appliance.fleet.membership.identity import FOLDER
 from appliance.network import programs
-from appliance.ops.backup.create import sync_folder
 from appliance.ops.install.layout import Layout
 from appliance.store.file_owner import have_one_owner
 

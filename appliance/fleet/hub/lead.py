@@ -107,7 +107,7 @@ class Lead:
     def wanted(self, followed: Followed, told: Change | None, now_ms: int) -> LeadWrite | None:
         """Returns what this hub should write now. `told`: the most that another hub says to have of this one's changes.
 
-        A record that is not there is not made: whoever makes it decides whose accounts are the fleet's.
+        A record that is not there is not made: whoever makes it decides whose accounts are the fleet's, see `vacancy`.
         """
         record = self.record
         if record is None:

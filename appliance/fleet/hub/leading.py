@@ -10,16 +10,18 @@ import msgspec
 
 from appliance.domain.errors import FleetError, StoreUnavailable
 from appliance.fleet.hub.lead import Lead, LeadRecord
+from appliance.fleet.hub.vacancy import FollowedNote, NoteSeen, Vacancy
 from appliance.fleet.link.reading import Unreadable, read
 
 if TYPE_CHECKING:
     from appliance.domain.clock import Clock, Moment
-    from appliance.fleet.claims.records import Versioned
+    from appliance.fleet.claims.records import KeptRecord, Versioned
     from appliance.fleet.hub.lead import Change, Followed, LeadWrite
 
 log = logging.getLogger(__name__)
 
 BUCKET, KEY = "lead", "lead"
+NOTES = "followed."  # and the hub's id
 LOOK_S = 0.5
 
 
@@ -31,6 +33,8 @@ class LeadRecords(Protocol):
     async def change(self, key: str, value: bytes, revision: int) -> int | None:
         """Makes or changes a record, and returns its new revision; None: it is not of that revision any more."""
         ...
+
+    async def under(self, prefix: str) -> list[KeptRecord]: ...
 
 
 class Progress(Protocol):
@@ -54,7 +58,7 @@ class Progress(Protocol):
 
 
 async def appoint(records: LeadRecords, record: LeadRecord) -> bool:
-    """Makes the record, for a command, and tells whether it did: it is there else. Raises FleetError."""
+    """Makes the record, and tells whether it did: it is there else. Raises FleetError."""
     found = await records.get(KEY)
     if found.value is not None:
         return False
@@ -65,7 +69,9 @@ class Leading:
     """Is one hub's part. `hub`: its node's id."""
 
     def __init__(self, hub: str, records: LeadRecords, progress: Progress, clock: Clock) -> None:
+        self._hub = hub
         self._lead = Lead(hub)
+        self._vacancy = Vacancy(hub)
         self._records = records
         self._progress = progress
         self._clock = clock
@@ -111,6 +117,7 @@ class Leading:
             await self._look()
         except (FleetError, StoreUnavailable) as error:
             self._lead.unread()
+            self._vacancy.end()
             fault = str(error)
         if fault and fault != self.fault:
             log.warning("it is not known which hub leads: %s", fault)
@@ -123,6 +130,10 @@ class Leading:
         self._lead.read(_record(found.value), found.revision, self._clock.now().boot_ms)
         record = self._lead.record
         followed = await self._progress.followed(None if record is None else record.kept)
+        if record is None:
+            await self._fill(followed)
+            return
+        self._vacancy.end()
         write = self._lead.wanted(followed, self._progress.told(), self._clock.now().boot_ms)
         if write is not None:
             await self._write(write)
@@ -132,6 +143,21 @@ class Leading:
             await self._progress.acknowledge(change)
             self._noted = change
 
+    async def _fill(self, followed: Followed) -> None:
+        """Notes how far this hub has followed, as no hub is appointed, and appoints it if that is furthest of all."""
+        now_ms, at = self._clock.now().boot_ms, followed.at
+        note = self._vacancy.notes(at, now_ms)
+        if note is not None:
+            key = f"{NOTES}{self._hub}"
+            await self._records.change(key, msgspec.json.encode(note), (await self._records.get(key)).revision)
+        if not self._vacancy.is_long(now_ms):
+            return
+        notes = [_note(each) for each in await self._records.under(NOTES)]
+        if self._vacancy.appoints(at, notes, now_ms):
+            record = LeadRecord(self._hub, max(at.gen, followed.seen), at)
+            if await appoint(self._records, record):
+                log.warning("no hub was appointed: this one is, as it has followed most (generation %d)", at.gen)
+
     async def _write(self, write: LeadWrite) -> None:
         revision = await self._records.change(KEY, msgspec.json.encode(write.record), write.revision)
         if revision is None:
@@ -140,6 +166,13 @@ class Leading:
             await self._progress.begin(write.record.gen)
             log.warning("this hub leads the fleet now, in generation %d", write.record.gen)
         self._lead.written(write, revision)
+
+
+def _note(found: KeptRecord) -> NoteSeen:
+    try:
+        return NoteSeen(found.key.removeprefix(NOTES), read(found.value, FollowedNote).at, found.revision)
+    except Unreadable as error:
+        raise FleetError(f"what a hub says to have followed is not understood: {error}") from error
 
 
 def _record(value: bytes | None) -> LeadRecord | None:

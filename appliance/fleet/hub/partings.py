@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from appliance.fleet.link.looking import look_until
+from appliance.store.commits import StoreNews
 from appliance.store.queries import accounts, fleet_members, fleet_partings
 from appliance.store.queries.fleet_partings import FreedClaims, LostDevice
 
@@ -29,6 +30,7 @@ class HubPartings:
 
     def __init__(self, store: Store, claims: ClaimLedger, is_member: Callable[[str], bool]) -> None:
         self._store = store
+        self._news = StoreNews(store.commits)
         self._claims = claims
         self._is_member = is_member
 
@@ -38,9 +40,13 @@ class HubPartings:
 
     async def look(self) -> None:
         """Frees what is noted now. Raises FleetError or StoreUnavailable."""
+        if not self._news.is_any():
+            return
         async with self._store.read() as db:
             noted = await fleet_partings.noted(db)
             members = {each.id for each in await fleet_members.present(db)} if noted else set()
+        if not noted:
+            self._news.taken()
         for each in noted:
             if each.node_id in members:  # it has come back, and has again what it had
                 await self._tell(each, FreedClaims(each.node_id))

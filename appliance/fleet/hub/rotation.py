@@ -56,6 +56,7 @@ class HubRotation:
         self._steps = steps
         self._ca = ""  # as members are told; "": not read yet
         self._known: dict[str, tuple[str, str]] = {}  # what each member has, as it has said last
+        self._looked_at: tuple[int, ...] | None = None  # the file of the secrets, where no authority follows
         self._fault = ""
 
     async def told(self, sender: str, asked: SyncRequest) -> tuple[str, bytes]:
@@ -86,6 +87,9 @@ class HubRotation:
 
     async def look(self) -> None:
         """Takes the step that is due. Raises FleetError, HostError or StoreUnavailable: it is to be taken again."""
+        mark = self._folder.hub_secrets_mark()
+        if mark == self._looked_at:
+            return
         of_hub = await asyncio.to_thread(self._folder.hub_secrets)
         if of_hub is None:
             return
@@ -93,6 +97,7 @@ class HubRotation:
             await self._trust(of_hub)
         following, now = of_hub.next_authority, self._clock.now().wall_ms
         if following is None:
+            self._looked_at = mark if self._ca else None
             return
         if following.signs_since is None:
             if authorities.is_over(following, now) or await self._all_trust_both(following, now):

@@ -16,10 +16,11 @@ from appliance.fleet.link.nkey import NKey
 from appliance.fleet.membership.hub_addresses import address_of
 from appliance.fleet.membership.hub_set import HubSet
 from appliance.sessions.stopping import wait
+from appliance.store.commits import StoreNews
 from appliance.store.queries import fleet_invites, fleet_members
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import aiosqlite
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from appliance.fleet.membership.identity import HubSecrets, Membership
     from appliance.fleet.membership.members import FleetMember
     from appliance.store.database import Store
+    from appliance.store.queries.fleet_invites import Invite
 
 log = logging.getLogger(__name__)
 
@@ -68,20 +70,32 @@ class HubFacts:
         return MadeBy(self.authority, self.membership.ca, now)
 
 
-async def hub_settings(
-    db: aiosqlite.Connection, facts: HubFacts, now: int, hubs_of: Callable[[list[FleetMember]], HubSet] = HubSet.of
+@dataclass(frozen=True, slots=True)
+class AdmittedHosts:
+    """Holds whom the store says the hub's nats-server is to let in."""
+
+    members: tuple[FleetMember, ...]
+    invites: tuple[Invite, ...]
+
+    @classmethod
+    async def read(cls, db: aiosqlite.Connection) -> AdmittedHosts:
+        invites = await fleet_invites.everything(db)
+        return cls(tuple(await fleet_members.present(db)), tuple(invites))
+
+
+def hub_settings(
+    admitted: AdmittedHosts, facts: HubFacts, now: int, hubs_of: Callable[[Iterable[FleetMember]], HubSet] = HubSet.of
 ) -> HubSettings:
     """Returns the settings by which the hub's nats-server is to go now. Raises FleetError."""
-    invites, members = await fleet_invites.everything(db), await fleet_members.present(db)
-    hubs = hubs_of(members)
+    hubs = hubs_of(admitted.members)
     return HubSettings(
         server_name=facts.server_name,
         listen=facts.listen,
         files=replace(facts.files, streams=_streams(facts, hubs)),
         hub_nkey=NKey.from_seed(facts.of_hub.hub_seed).public,
         system_nkey=NKey.from_seed(facts.of_hub.system_seed).public,
-        members=tuple(members),
-        invitations=tuple(each.hash for each in invites if now < each.expires_at + TOLD_MS),
+        members=admitted.members,
+        invitations=tuple(each.hash for each in admitted.invites if now < each.expires_at + TOLD_MS),
         cluster=_cluster(facts, hubs),
     )
 
@@ -115,8 +129,10 @@ class HubUpkeep:
         self.facts = facts
         self._control = control
         self._clock = clock
+        self._news = StoreNews(store.commits)
+        self._admitted: AdmittedHosts | None = None  # as last read to be applied
         self._applied: HubSettings | None = None
-        self.hubs_of: Callable[[list[FleetMember]], HubSet] = HubSet.of
+        self.hubs_of: Callable[[Iterable[FleetMember]], HubSet] = HubSet.of
         self._one_at_a_time = asyncio.Lock()
         self._leaf_looked_at: int | None = None
         self._out: dict[str, int] = {}  # NKEYs that are not let in, until when (CLOCK_BOOTTIME, ms)
@@ -155,8 +171,7 @@ class HubUpkeep:
         # One at a time, from the reading on: what was read before another's is never applied after it.
         async with self._one_at_a_time:
             now = self._clock.now().wall_ms
-            async with self._store.read() as db:
-                settings = self._let_in(await hub_settings(db, self.facts, now, self.hubs_of))
+            settings = self._let_in(hub_settings(await self._read(), self.facts, now, self.hubs_of))
             if settings != self._applied:
                 await self._control.apply(settings, self.facts.made(now))
                 self._applied = settings
@@ -180,7 +195,14 @@ class HubUpkeep:
 
     async def _settings(self, now: int) -> HubSettings:
         async with self._store.read() as db:
-            return await hub_settings(db, self.facts, now, self.hubs_of)
+            return hub_settings(await AdmittedHosts.read(db), self.facts, now, self.hubs_of)
+
+    async def _read(self) -> AdmittedHosts:
+        if self._news.is_any() or self._admitted is None:
+            async with self._store.read() as db:
+                self._admitted = await AdmittedHosts.read(db)
+            self._news.taken()
+        return self._admitted
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Looks for changes until `stopping`. A fault is logged once, and tried again."""

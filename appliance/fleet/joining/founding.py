@@ -10,7 +10,7 @@ from appliance.domain.fleet_member import FleetMember, Role
 from appliance.fleet.hub import config as hub_config
 from appliance.fleet.hub.certificates import as_der, make_authority
 from appliance.fleet.hub.control import renew_if_due
-from appliance.fleet.hub.upkeep import HubFacts, hub_settings
+from appliance.fleet.hub.upkeep import AdmittedHosts, HubFacts, hub_settings
 from appliance.fleet.joining import token as join_token
 from appliance.fleet.link.nkey import NKey
 from appliance.fleet.membership import identity
@@ -69,7 +69,7 @@ async def found(
     )
     await fleet_changes.record(db)
     facts = HubFacts(keys.node_id, membership, of_hub, files.place.files, host.listen)
-    settings = await hub_settings(db, facts, now)
+    settings = hub_settings(await AdmittedHosts.read(db), facts, now)
     files.create_folder()
     files.forget_leaf()  # of an authority that is no more
     renew_if_due(files, facts.made(now), settings)

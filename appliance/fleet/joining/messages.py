@@ -14,6 +14,7 @@ from appliance.domain.clock import rfc3339
 from appliance.domain.fleet_member import FleetMember, Role
 from appliance.fleet.hub.config import NODE_ID
 from appliance.fleet.link.nkey import check_public
+from appliance.fleet.membership.hub_set import HubSet
 from appliance.fleet.membership.identity import HubAddress  # noqa: TC001 (msgspec reads it)
 from appliance.store.queries.account_offers import OfferedAccount  # noqa: TC001 (msgspec reads it)
 
@@ -148,15 +149,30 @@ def _of_hubs(asked: JoinRequest, facts: JoinFacts) -> str | None:
     """Checks what a host must have that is invited as a hub."""
     if facts.invite is None or facts.invite.role != "hub":
         return None
-    standby = next((each.name for each in facts.members if each.role == "standby"), None)
-    if standby is not None:
-        return (
-            f"{standby} is the fleet's standby already: invite this host without --hub, and make three hosts the hubs "
-            "then: wg-appliance fleet hubs"
-        )
+    refused = why_no_standby(facts.members)
+    if refused is not None:
+        return refused
     if not is_dialled(asked.dialled):
         return "the hub does not understand where this host is to be dialled: set fleet.advertise here, as HOST:PORT"
     return None
+
+
+def why_no_standby(members: Iterable[FleetMember]) -> str | None:
+    """Returns why no host can be let in as a standby; None: one can."""
+    hubs = HubSet.of(members)
+    if hubs.is_cluster:
+        names = [each.name for each in hubs.hubs]
+        return (
+            f"the hubs are {', '.join(names)}, and none of them has a standby: invite the host without --hub, and name "
+            f"it with them then: wg-appliance fleet hubs {' '.join(names)} NAME"
+        )
+    standby = next((each.name for each in hubs.hubs if each.role == "standby"), None)
+    if standby is None:
+        return None
+    return (
+        f"{standby} is the fleet's standby already: invite the host without --hub, and make three hosts the hubs then: "
+        "wg-appliance fleet hubs"
+    )
 
 
 def is_dialled(text: str) -> bool:

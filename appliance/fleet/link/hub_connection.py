@@ -16,6 +16,7 @@ import nats.errors
 from appliance.domain.errors import CutOff, NoResponder, NotAnswered, NotPermitted
 from appliance.fleet.link.connect_failure import connect_failed
 from appliance.fleet.link.nats_client import HubClient
+from appliance.sessions.stopping import pause
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -168,7 +169,7 @@ class HubConnection:
 
     async def _watch(self) -> None:
         while not self.lost.is_set():
-            await asyncio.sleep(PING_EVERY_S)
+            await pause(PING_EVERY_S)
             await self._ping()
 
     async def _ping(self) -> None:

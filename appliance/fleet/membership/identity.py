@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from appliance.config import state_file
+from appliance.config.state_file import sync_folder
 from appliance.domain.errors import HostError
 from appliance.fleet.link.nkey import NKey
 from appliance.fleet.membership.members import Role  # noqa: TC001 (msgspec reads it)
 from appliance.network.wireguard import keys as curve25519
-from appliance.ops.backup.create import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,6 +147,14 @@ class FleetFolder:
     def hub_secrets(self) -> HubSecrets | None:
         """Returns None if this host is no hub."""
         return _read(self._hub, HubSecrets)
+
+    def hub_secrets_mark(self) -> tuple[int, ...]:
+        """Returns what differs once the file of a hub's secrets was written or removed."""
+        try:
+            found = self._hub.lstat()
+        except OSError:
+            return ()
+        return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
     @property
     def has_hub_secrets(self) -> bool:

@@ -10,6 +10,8 @@ import msgspec
 
 from appliance.domain import device_name
 from appliance.domain.errors import DeviceNameTaken, FleetError, InvalidRequest, KeyInUse, StoreUnavailable
+from appliance.sessions.stopping import pause
+from appliance.store.commits import StoreNews
 from appliance.store.queries import devices, fleet_claims, fleet_requests
 from appliance.store.queries.fleet_claims import Denial, DeviceClaim
 
@@ -36,6 +38,7 @@ class CommandClaims:
         self._store = store
         self._claims = claims
         self._clock = clock
+        self._news = StoreNews(store.commits)
         self._release_ms = 0  # when to try again to give up what was not: CLOCK_BOOTTIME
 
     async def run(self) -> None:
@@ -46,12 +49,17 @@ class CommandClaims:
             except StoreUnavailable as error:
                 log.warning("what commands ask the fleet for is not known: %s", error)
                 await asyncio.sleep(PAUSE_S)
-            await asyncio.sleep(LOOK_S)
+            await pause(LOOK_S)
 
     async def look(self) -> None:
         """Does what is noted now. Raises StoreUnavailable."""
+        if not self._news.is_any():
+            return
         async with self._store.read() as db:
             asked = await fleet_claims.asked(db, AT_ONCE)
+        if not asked:
+            self._news.taken()
+            return
         # In their order: a name that is given up late is not to be one that was claimed since.
         due = self._clock.now().boot_ms >= self._release_ms
         release = due or any(each.operation == fleet_claims.CLAIM for each in asked)

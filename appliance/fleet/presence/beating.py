@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.2  # how soon a change of `ready` or `drained` is seen
+LOOK_S = 0.25  # how soon a change of `ready` or `drained` is seen
 
 
 class Beating:
@@ -45,6 +45,7 @@ class Beating:
         self._clock = clock
         self._of_hub = of_hub
         self._sent: Beat | None = None
+        self._told: tuple[object, ...] = ()  # see _news
         self._next_ms = 0  # CLOCK_BOOTTIME
         self._fault: str | None = None  # as last logged
         self._refusal: str | None = None  # as last logged
@@ -69,20 +70,19 @@ class Beating:
             self._sent = None  # the first thing that is sent then is a beat
             self._directory.disconnected()
             return
-        stands, last = self._own.told(), self._sent
-        changed = last is None or self._news(stands) != self._news(last)
-        if changed or now.boot_ms >= self._next_ms:
+        changed = self._sent is None or self._news() != self._told
+        if changed or now.boot_ms >= self._next_ms - beats.EARLY_MS:
             self._next_ms = now.boot_ms + beats.EVERY_MS
             await self._send()
             self._log_faults(now)
 
-    def _news(self, beat: Beat) -> tuple[object, ...]:
+    def _news(self) -> tuple[object, ...]:
         """Returns what the others are to know at once: all spokes follow a hub's accounts."""
-        accounts = (beat.gen, beat.acc_rev) if self._directory.member.role == "hub" else ()
-        return beat.ready, beat.drained, accounts
+        accounts = self._own.accounts if self._directory.member.role == "hub" else ()
+        return self._own.ready, self._own.drained, accounts
 
     async def _send(self, *, leaving: bool = False) -> None:
-        beat = self._own.next(leaving=leaving)
+        self._told, beat = self._news(), self._own.next(leaving=leaving)
         self._directory.sent(beat, self._clock.now())
         self._sent = beat
         try:

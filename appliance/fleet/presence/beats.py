@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SUBJECT = f"{PREFIX}.hb."
 OF_ALL = SUBJECT + "*"
 EVERY_MS = 1000
+EARLY_MS = 100  # by so much a beat may be sent before its time: it is looked several times a second
 OVER_MS = 10_000  # throughput is the mean of so long
 SPOKEN = (1, 1)  # the oldest and the newest protocol that this version speaks
 MEGABIT = 125_000  # bytes
@@ -88,7 +89,7 @@ class MeanRate:
     def after(self, total: int, boot_ms: int) -> int:
         """Returns the mean bytes per second of the last OVER_MS."""
         totals = self._totals
-        if not totals or boot_ms - totals[-1][0] >= EVERY_MS:
+        if not totals or boot_ms - totals[-1][0] >= EVERY_MS - EARLY_MS:
             totals.append((boot_ms, total))
         while len(totals) > 1 and boot_ms - totals[1][0] >= OVER_MS:
             totals.popleft()
@@ -156,13 +157,20 @@ class OwnBeats:
             acc_rev=acc_rev,
         )
 
-    def told(self) -> Beat:
-        """Returns what the others are told: one that refuses work for the fleet is not ready."""
-        beat = self.now()
-        return beat if self._refusal(self._clock.now()) is None else msgspec.structs.replace(beat, ready=False)
+    @property
+    def ready(self) -> bool:
+        """Tells whether others may ask this exit: one that refuses work for the fleet is not ready."""
+        return self._node.health.healthy and self._refusal(self._clock.now()) is None
+
+    @property
+    def drained(self) -> bool:
+        return self._node.drained
+
+    @property
+    def accounts(self) -> tuple[int, int]:
+        return self._figures.accounts()
 
     def next(self, *, leaving: bool = False) -> Beat:
         """Returns the beat to send now. `leaving`: the process ends, and takes no sessions any more."""
         self._n += 1
-        beat = self.told()
-        return msgspec.structs.replace(beat, ready=False) if leaving else beat
+        return msgspec.structs.replace(self.now(), ready=self.ready and not leaving)

@@ -15,6 +15,7 @@ from appliance.domain.tiers import is_limited
 from appliance.fleet.quota import due, holder
 from appliance.fleet.quota.holder import Borrowed, Own, Sharing
 from appliance.fleet.quota.opening_place import PATIENCE_S, OpeningPlace
+from appliance.sessions.stopping import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,12 +201,10 @@ class Leasing:
                 self._event.clear()
                 self._sharing = self._ask_sharing()
                 self.look()
-                if loop.time() - saved_s >= LOOK_S:  # many accounts in one transaction
+                if loop.time() - saved_s >= 0.8 * LOOK_S:  # many accounts in one transaction
                     await self.save()
                     saved_s = loop.time()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S):
-                        await self._event.wait()
+                await wait(self._event, LOOK_S)
         finally:
             for flight in self._flights.values():
                 flight.cancel()

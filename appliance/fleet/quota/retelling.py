@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import FleetError
+from appliance.sessions.stopping import pause
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -40,7 +41,7 @@ class Retelling:
                 await self.look()
             except FleetError as error:
                 log.debug("the ledger was not told what is lent to this exit: %s", error)
-            await asyncio.sleep(self._look_s)
+            await pause(self._look_s)
 
     async def look(self) -> None:
         """Tells all to a memory that was not told. Raises FleetError: it is to be done again."""

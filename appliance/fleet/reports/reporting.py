@@ -21,6 +21,8 @@ from appliance.fleet.reports.adopting import Adopting
 from appliance.fleet.reports.epochs import ReportBatch
 from appliance.fleet.reports.own_reports import as_told, facts, report_of
 from appliance.fleet.reports.reports import Digest, ReportMark, UsageRequest, mark_subject, subject_of
+from appliance.sessions.stopping import pause
+from appliance.store.commits import StoreNews
 from appliance.store.queries import fleet_moved, fleet_reports
 from appliance.store.queries.fleet_reports import Acknowledged
 
@@ -58,6 +60,7 @@ class Reporting:
         self._node = node
         self._link = link
         self._store = store
+        self._news = StoreNews(store.commits)
         self._clock = clock
         self._pace = pace
         self._adopting = Adopting(node, link, store)
@@ -92,7 +95,7 @@ class Reporting:
                 failing = True
             # What sending took counts, however far the hub is. If there is more, no look is waited for.
             least = 0.0 if sent >= self._pace.per_second else self._pace.look_s
-            await asyncio.sleep(max(least, began + sent / self._pace.per_second - loop.time()))
+            await pause(max(least, began + sent / self._pace.per_second - loop.time()))
 
     async def step(self) -> int:
         """Sends up to a second's reports; once there are none, compares the digest. Returns how many were acknowledged.
@@ -160,8 +163,11 @@ class Reporting:
     # Sending -------------------------------------------------------------------------------------------
 
     async def _send(self) -> int:
+        if not self._news.is_any():
+            return 0
         async with self._store.read() as db:
             if not await fleet_reports.is_any_unsent(db):
+                self._news.taken()
                 return 0
         reports = await self._next_batch()
         limit = asyncio.Semaphore(self._pace.in_flight)

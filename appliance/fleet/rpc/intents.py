@@ -11,6 +11,7 @@ import msgspec
 
 from appliance.domain.errors import ApplianceError, FleetError, NotKnown, StoreUnavailable, Unavailable
 from appliance.fleet.rpc.operations import ABORT, DRAIN, END, VERIFY
+from appliance.sessions.stopping import wait
 from appliance.store.queries import fleet_requests as rows
 
 if TYPE_CHECKING:
@@ -79,9 +80,7 @@ class Intents:
                 await self.carry_out()
             except StoreUnavailable as error:
                 log.warning("what is to be asked of other exits is not known: %s", error)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PAUSE_S):
-                    await self._due.wait()
+            await wait(self._due, PAUSE_S)
 
     async def carry_out(self) -> int:
         """Asks all exits what is to be asked of them, once; returns how many have answered. Raises StoreUnavailable."""

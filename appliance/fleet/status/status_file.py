@@ -58,10 +58,11 @@ class StatusNotes:
     async def note(self) -> None:
         """Writes the status. Only logs a failure, once: commands alone read it."""
         now = self._clock.now()
-        noted = msgspec.to_builtins(NotedStatus(self._status(), now.wall_ms, now.boot_ms, now.boot_id))
+        noted = NotedStatus(self._status(), now.wall_ms, now.boot_ms, now.boot_id)
+        text = msgspec.json.format(msgspec.json.encode(noted), indent=1).decode()
         fault = None
         try:
-            await asyncio.to_thread(state_file.write_json, self._file, noted)
+            await asyncio.to_thread(state_file.write, self._file, text)
         except OSError as error:
             fault = error.strerror or str(error)
             if fault != self._fault:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
 
 from appliance import __version__
+from appliance.config.state_file import sync_folder
 from appliance.domain.errors import BackupError, HostError, StoreError
 from appliance.network.wireguard.keys import encode
 from appliance.ops.backup import fleet_files
@@ -90,15 +91,6 @@ def drop_oldest(state: StateDir, folder: Path, keep: int, made: Path) -> list[Pa
         for path in gone:
             path.unlink()
     return gone
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames in the folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from appliance.config.state_file import sync_folder
 from appliance.domain.errors import BackupError, HostError
 from appliance.ops import trees
 from appliance.ops.backup import fleet_files
-from appliance.ops.backup.create import sync_folder
 from appliance.ops.backup.fleet_files import FILES, FOLDER, HUB, LEAVE
 from appliance.store import integrity, store_files
 from appliance.store.queries import fleet_traces

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from appliance.config.load import parse_settings, read_settings
+from appliance.config.state_file import sync_folder
 from appliance.domain.errors import ConfigError, HostError
 from appliance.network.programs import ProgramFailed
 from appliance.ops import trees
 from appliance.ops.backup import fleet_files, fleet_restore
 from appliance.ops.backup.archive import open_backup
-from appliance.ops.backup.create import sync_folder
 from appliance.store import integrity, store_files
 from appliance.store.file_owner import acting_as_owner
 from appliance.store.migration import migrations

@@ -9,9 +9,9 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from appliance.config.state_file import sync_folder
 from appliance.domain.errors import HostError
 from appliance.ops import trees
-from appliance.ops.backup.create import sync_folder
 from appliance.ops.install.record import write_whole
 from appliance.ops.install.step import Removal
 

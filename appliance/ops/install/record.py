@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from appliance.ops.backup.create import sync_folder
+from appliance.config.state_file import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -153,11 +153,16 @@ async def to_be_kept(db: aiosqlite.Connection) -> tuple[int, Head] | None:
 
 
 async def is_kept(db: aiosqlite.Connection, gen: int, change: Head) -> bool:
-    """Tells whether a second hub is known to have this change of this hub's."""
-    rows = await db.execute_fetchall(
-        "SELECT 1 FROM fleet WHERE kept_gen > ? OR (kept_gen = ? AND kept_rev >= ?)", (gen, gen, change.rev)
-    )
-    return bool(list(rows))
+    """Tells whether a second hub is known to have this change of this hub's, made in that generation.
+
+    Where it leads another generation since, the change must be among what it has recorded still: of one that has
+    followed another hub meanwhile it is not, and numbers of then say nothing.
+    """
+    rows = await db.execute_fetchall("SELECT kept_gen FROM fleet WHERE kept_rev >= ?", (change.rev,))
+    row = next(iter(rows), None)
+    if row is None or row["kept_gen"] < gen:
+        return False
+    return row["kept_gen"] == gen or await fleet_changes.known(db, change)
 
 
 async def kept_on(db: aiosqlite.Connection) -> str | None:

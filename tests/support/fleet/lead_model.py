@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from appliance.fleet.hub.lead import Change, Followed, Lead, LeadRecord, LeadWrite
+from appliance.fleet.hub.vacancy import NoteSeen, Vacancy
 
 if TYPE_CHECKING:
     import random
@@ -70,6 +71,13 @@ class ModelHub:
     asleep: LeadWrite | None = None  # it sleeps between the decision and the write
     lost: bool = False
     follows_ms: int = 0  # when it reads what another hub has, at the earliest
+    vacancy: Vacancy = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.vacancy = Vacancy(self.name)
+
+    def start(self) -> None:
+        self.lead, self.vacancy = Lead(self.name), Vacancy(self.name)
 
     def clock(self, now: int) -> int:
         return self.offset + int(now * self.rate)
@@ -84,9 +92,10 @@ class ModelHub:
 
 @dataclass
 class LeadWorld:
-    """`random`: which faults there are, and when."""
+    """`random`: which faults there are, and when. `vacant`: the hub of all accounts is lost before it is appointed."""
 
     random: random.Random
+    vacant: bool = False
     now: int = 0
     acknowledged: set[str] = field(default_factory=set)
     generations: list[int] = field(default_factory=list)  # of what was acknowledged, in order
@@ -103,12 +112,27 @@ class LeadWorld:
             ModelHub(each, first.copy(), choose.uniform(0.98, 1.02), choose.randrange(10**6), Lead(each), first.copy())
             for each in NAMES
         ]
-        self.record = LeadRecord("fra", 1, Change(1, 1, FIRST))
+        self.record: LeadRecord | None = LeadRecord("fra", 1, Change(1, 1, FIRST))
         self.revision = 1
+        self.notes: dict[str, NoteSeen] = {}
+        self.noted = 0
+        if self.vacant:
+            self._lose_the_first()
         self.history = [(self.record, self.revision)]
         self.late: list[tuple[int, LeadWrite]] = []
         self.telling: list[tuple[int, str, Change]] = []
         self.no_majority_until = 0
+
+    def _lose_the_first(self) -> None:
+        """It is back after a while, or never; the others have followed some of what it has."""
+        self.record, self.revision = None, 0
+        first, *others = self.hubs
+        first.lead, first.lost = None, self.random.random() < 0.5
+        first.disk = OnDisk(1, [f"a{number}" for number in range(9)], led=True)
+        for hub in others:
+            hub.disk.log = first.disk.log[: self.random.randrange(1, 9)]
+        for hub in self.hubs:
+            hub.image = hub.disk.copy()
 
     # The world ---------------------------------------------------------------------------------------------
 
@@ -120,7 +144,7 @@ class LeadWorld:
         self.no_majority_until = 0
         for hub in self.hubs:
             if hub.lead is None and not hub.lost:
-                hub.lead = Lead(hub.name)
+                hub.start()
         before = len(self.acknowledged)
         while self.now < FAULTS_MS + HEALED_MS:
             self.step()
@@ -157,7 +181,7 @@ class LeadWorld:
         if chance < 0.004:
             hub.lead = hub.asleep = hub.told = None  # killed
         elif chance < 0.012 and hub.lead is None and not hub.lost:
-            hub.lead = Lead(hub.name)
+            hub.start()
             hub.next_ms = self.now
         elif chance < 0.016:
             hub.next_ms = self.now + self.random.randrange(LONGEST_PAUSE_MS)
@@ -182,6 +206,21 @@ class LeadWorld:
         stale = self.faults and self.random.random() < 0.05
         record, revision = self.random.choice(self.history[-8:]) if stale else (self.record, self.revision)
         lead.read(record, revision, hub.clock(self.now))
+
+    def _fill(self, hub: ModelHub, lead: Lead) -> None:
+        """As `Leading` does where there is no record."""
+        if lead.record is not None or self.now < self.no_majority_until:
+            hub.vacancy.end()
+            return
+        now, at = hub.clock(self.now), hub.followed.at
+        note = hub.vacancy.notes(at, now)
+        if note is not None and not (self.faults and self.random.random() < 0.1):
+            self.noted += 1
+            self.notes[hub.name] = NoteSeen(hub.name, note.at, self.noted)
+        is_seen = hub.vacancy.is_long(now) and hub.vacancy.appoints(at, self.notes.values(), now)
+        if is_seen and self.record is None and self.revision == 0:
+            self.record, self.revision = LeadRecord(hub.name, at.gen, at), 1
+            self.history.append((self.record, self.revision))
 
     def _apply(self, write: LeadWrite) -> int | None:
         if write.revision != self.revision:
@@ -235,6 +274,7 @@ class LeadWorld:
             return
         self._read(hub, lead)
         self._follow(hub)
+        self._fill(hub, lead)
         write_now = lead.wanted(hub.followed, hub.told, hub.clock(self.now))
         if write_now is None:
             return

@@ -106,6 +106,13 @@ class ThreeHubs:
             process.kill()
             process.wait()
 
+    def end(self, number: int) -> None:
+        """As a unit ends it, in order."""
+        process, self.processes[number] = self.processes[number], None
+        assert process is not None
+        process.terminate()
+        process.wait(60)
+
     def wipe(self, number: int) -> None:
         """Of one that does not run: its disk is empty."""
         shutil.rmtree(self._of(number) / "jetstream")

@@ -31,6 +31,7 @@ Environment=BUSYBOX={PLACE}/busybox
 ExecPaths={PLACE}
 ExecStartPre=
 ExecStart=
+ExecStopPost=
 ExecStart={PLACE}/busybox sh {PLACE}/probe.sh
 StandardOutput=truncate:/run/{PROBE}.findings
 """
