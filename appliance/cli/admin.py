@@ -80,16 +80,9 @@ class Admin:
             remark(QUEUED)
 
     async def _is_kept(self, gen: int, change: Head) -> bool:
-        import asyncio
+        from appliance.store.kept_changes import await_kept
 
-        end = asyncio.get_running_loop().time() + KEPT_S
-        while True:
-            async with self.store.read() as db:
-                if await fleet_state.is_kept(db, gen, change):
-                    return True
-            if not self.state.is_served() or asyncio.get_running_loop().time() >= end:
-                return False
-            await asyncio.sleep(POLL_S)
+        return await await_kept(self.store, (gen, change), KEPT_S, self.state.is_served)
 
     async def _settle(self, number: int) -> None:
         import asyncio

@@ -25,9 +25,9 @@ LEAVE_THERE = "wg-appliance fleet leave on it would report all first"
 FORGET = "Take {name} out of the fleet? What it has not reported is not counted."
 LATER = "the hub frees what {name} held (keys of clients, names of devices) once its server and nats-server run"
 HAD_KEYS = (
-    "{name} had the fleet's keys, as a standby has: if it may be in other hands, begin a new fleet, with new tokens; "
-    "another standby joins with a token of wg-appliance fleet invite --hub"
+    "{name} had the fleet's keys, as a standby has: if it may be in other hands, begin a new fleet, with new tokens"
 )
+ANOTHER = "another standby joins with a token of wg-appliance fleet invite --hub"
 
 
 def forget(config_file: Path | None, name: str, *, yes: bool, as_json: bool) -> None:
@@ -46,8 +46,9 @@ def forget(config_file: Path | None, name: str, *, yes: bool, as_json: bool) -> 
         output.confirm((f"{name} is connected: {LEAVE_THERE}. " if alive else "") + FORGET.format(name=name), yes=yes)
         freed = await _forget(a, member)
         await seen(a, lambda status: status is None or name not in [each.name for each in status.nodes], FORGOTTEN_S)
-        said = [HAD_KEYS.format(name=name)] if member.role == "standby" else []
-        return said + said_of_the_rest(members, name), alive, freed
+        rest = said_of_the_rest(members, name)
+        said = [HAD_KEYS.format(name=name), *(rest or [ANOTHER])] if member.role == "standby" else rest
+        return said, alive, freed
 
     import_all()
     said, alive, freed = admin.run(config_file, work)

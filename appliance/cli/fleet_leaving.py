@@ -11,7 +11,7 @@ from appliance.cli import admin, output
 from appliance.cli.fleet_hubs import said_of_the_rest
 from appliance.cli.fleet_server import POLL_S, TAKES_PART_S, import_all, noted, require_member, seen
 from appliance.domain.entities import Reason
-from appliance.domain.errors import Conflict, ConnectFailed, HostError
+from appliance.domain.errors import Conflict, ConnectFailed, HostError, NotAnswered
 from appliance.fleet.hub.files import HubFiles, hub_place
 from appliance.fleet.joining import leaving
 from appliance.fleet.membership.hub_set import HubSet
@@ -195,6 +195,11 @@ async def _sign_off(a: Admin, membership: Membership) -> None:
         await leaving.sign_off(membership, FleetFolder(a.state.path).keys(), a.clock.host)
     except ConnectFailed as failure:
         raise HostError(f"{failure} (to leave without the hub: {FORCE})") from failure
+    except NotAnswered as failure:
+        raise HostError(
+            f"the hub has all that is reported, and did not answer that it lets this host go ({failure}): run the same "
+            f"command again (to leave without the hub: {FORCE})"
+        ) from failure
 
 
 async def _become_single(a: Admin, was: Role, *, resume: bool) -> None:

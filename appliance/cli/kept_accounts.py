@@ -33,9 +33,9 @@ async def remedy(a: Admin, db: aiosqlite.Connection, command: str) -> str:
 async def if_lost(a: Admin, db: aiosqlite.Connection, hub: str) -> str:
     """Returns how another host takes the hub's place, to be put behind a sentence.
 
-    "" unless the running server says that it reaches no hub, and there is a standby.
+    "" unless the running server says that it does not hear the hub, and there is a standby.
     """
-    if not fleet_note.is_cut_off(a.state.fleet_status, a.clock.host.now()):
+    if not fleet_note.is_cut_off(a.state.fleet_status, a.clock.host.now(), hub):
         return ""
     row, members = await fleet_state.read(db), await fleet_members.present(db)
     here = next((each.name for each in members if row is not None and each.id == row.node_id), "")

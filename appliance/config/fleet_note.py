@@ -19,10 +19,15 @@ def is_recent(boot_id: str, boot_ms: int, now: Moment) -> bool:
     return boot_id == now.boot_id and 0 <= now.boot_ms - boot_ms < OLD_MS
 
 
-def is_cut_off(file: Path, now: Moment) -> bool:
-    """Tells whether the server that runs now reaches no hub; False where none has noted that. See fleet.status."""
+def is_cut_off(file: Path, now: Moment, hub: str) -> bool:
+    """Tells whether the server that runs now reaches no hub, or does not hear the one of this name.
+
+    False where none has noted that. See fleet.status.
+    """
     try:
         noted = state_file.read_json(file)
-        return is_recent(noted["boot_id"], noted["boot_ms"], now) and noted["status"]["cut_off_since"] is not None
+        status = noted["status"]
+        silent = any(each["name"] == hub and not each["alive"] for each in status["nodes"])
+        return is_recent(noted["boot_id"], noted["boot_ms"], now) and (silent or status["cut_off_since"] is not None)
     except (OSError, ValueError, LookupError, TypeError):
         return False

@@ -41,8 +41,10 @@ def join(wga: CommandLine, role: str) -> None:
         )
 
 
-def cut_off(wga: CommandLine, *, standby: bool, here: bool = False, hub_away: bool = True, age_ms: int = 0) -> None:
-    """What a server notes whose hub is away. `here`: this host is the standby."""
+def cut_off(
+    wga: CommandLine, *, standby: bool, here: bool = False, hub_away: bool = True, silent: bool = False, age_ms: int = 0
+) -> None:
+    """What a server notes whose hub is away. `here`: this host is the standby. `silent`: it hears another hub alone."""
     with closing(sqlite3.connect(wga.state.store)) as db, db:
         for id_, name, role in (("nod_2", "sin1", here), ("nod_3", "ams1", not here)) if standby else ():
             row = (id_, name, "standby" if role else "spoke", f"U{id_}")
@@ -50,7 +52,8 @@ def cut_off(wga: CommandLine, *, standby: bool, here: bool = False, hub_away: bo
     now = HostClock().now()
     link = LinkState(connected=not hub_away, since=now)
     this = Presence(a_member("nod_2", "sin1", "eu"), None, True, None, None, None, asked=False)
-    status = fleet_status([this], "nod_2", None, link, ReportState(), KnownTokens(hold=True, until=1), now)
+    hub = Presence(a_member("nod_1", "fra1", "fra"), None, not (silent or hub_away), None, None, None, asked=False)
+    status = fleet_status([this, hub], "nod_2", None, link, ReportState(), KnownTokens(hold=True, until=1), now)
     wga.state.fleet_status.parent.mkdir(exist_ok=True)
     noted = NotedStatus(status, now.wall_ms, now.boot_ms - age_ms, now.boot_id)
     state_file.write_json(wga.state.fleet_status, msgspec.to_builtins(noted))
@@ -128,6 +131,12 @@ def test_a_hub_that_is_away_has_a_standby(spoke: CommandLine) -> None:
     cut_off(spoke, standby=True, here=True)
     words = "; if fra1 is lost, wg-appliance fleet promote makes this host the hub\n"
     assert spoke("account", "create", "bob").err.endswith(words)
+
+
+def test_a_hub_that_is_silent_has_a_standby(spoke: CommandLine) -> None:
+    """One of several that is lost is named so before another leads, though others are connected."""
+    cut_off(spoke, standby=True, hub_away=False, silent=True)
+    assert "if fra1 is lost, wg-appliance fleet promote on ams1" in spoke("account", "create", "bob").err
 
 
 @pytest.mark.parametrize(

@@ -155,3 +155,25 @@ def test_a_member_that_floods_is_not_let_in_for_a_while(tmp_path: Path, caplog: 
         "exit1 sends 5000 messages a second, and is not let in for 10 minutes; if it is in other hands: "
         "wg-appliance fleet forget"
     ]
+
+
+def test_it_is_known_by_which_hubs_the_server_goes(tmp_path: Path) -> None:
+    """Once it has taken them over, and not while that fails."""
+
+    async def scene() -> None:
+        store, control, upkeep = await on_a_store(tmp_path)
+        try:
+            async with store.write() as db:
+                for number, role in enumerate(("hub", "standby", "standby")):
+                    of = msgspec.structs.replace(member(number), role=role, dialled=f"192.0.2.{number}:7422")
+                    await fleet_members.put(db, msgspec.structs.replace(of, hub_since=5))
+            control.fails = 1
+            await upkeep.look()
+            assert not upkeep.goes_by(5)
+            await upkeep.look()
+            assert upkeep.goes_by(5)
+            assert not upkeep.goes_by(6)
+        finally:
+            await store.close()
+
+    asyncio.run(scene())

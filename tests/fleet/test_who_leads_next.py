@@ -119,3 +119,32 @@ def test_the_hub_is_lost_before_it_is_appointed(tmp_path: Path, show: Callable[[
 
     with ThreeHubs(tmp_path, *NODES) as hubs:
         of(hubs, tmp_path, story)
+
+
+def test_before_three_nats_servers_were_there_it_is_said_what_is_missing(tmp_path: Path) -> None:
+    """There is nowhere to keep who leads; it is made as soon as they are."""
+    hubs = ThreeHubs(tmp_path, *NODES)
+
+    async def story(_hubs: ThreeHubs, parts: list[PartOfHub]) -> None:
+        _, second, third = parts
+        leading = second.lead()
+
+        async def is_said() -> bool:
+            return "fewer than 3 nats-servers" in leading.fault
+
+        await until(is_said, "what is missing")
+        hubs.start(0)
+        third.lead()
+
+        async def is_known() -> bool:
+            return not leading.fault
+
+        await until(is_known, "the record can be read")
+
+    try:
+        hubs.start(1)
+        hubs.start(2)
+        of(hubs, tmp_path, story)
+    finally:
+        for number in range(len(NODES)):
+            hubs.kill(number)

@@ -265,7 +265,7 @@ def test_metrics_of_presence() -> None:
     ("hubs", "quorum", "says"),
     [
         (KnownHubs(), True, None),
-        (KnownHubs(since=7), True, "here: one of them leads, and another does by itself where that one is lost"),
+        (KnownHubs(since=7), True, "here: one of them leads, and no other may be lost"),
         (KnownHubs(since=7, agreed=False), False, "here: no majority of them says which one leads"),
     ],
 )

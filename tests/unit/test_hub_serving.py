@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from appliance.fleet.hub.lead import LeadRecord
     from appliance.fleet.hub.upkeep import HubFacts
 
 SECONDS = 30
@@ -34,6 +35,10 @@ OWN = NODES[0]
 
 class Upkeep:
     hubs_of: object = None
+    in_force = True
+
+    def goes_by(self, _cluster: int) -> bool:
+        return self.in_force
 
 
 class Server:
@@ -143,3 +148,61 @@ def test_the_part_in_who_leads_is_made_anew_when_a_fault_ends_it(
 
     on_a_hub(tmp_path, body, cluster=True)
     assert "which hub leads has ended by a fault" in caplog.text
+
+
+def test_files_that_have_changed_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those that have not are not: a hub looks twice a second."""
+    reads = 0
+
+    def counted(self: FleetFolder) -> Membership | None:
+        nonlocal reads
+        reads += 1
+        return of_folder(self)
+
+    of_folder = FleetFolder.membership
+    monkeypatch.setattr(FleetFolder, "membership", counted)
+
+    async def body(hub: Hub) -> None:
+        await hub.looked()
+        assert (reads, Server.made) == (1, 1)
+        folder = FleetFolder(tmp_path)
+        folder.save_hub_secrets(HubSecrets(NKey.new().seed, NKey.new().seed, "KEY"))
+        await hub.looked()
+        assert (reads, Server.made) == (2, 2), "it has other keys"
+        folder.forget_hub_secrets()
+        await hub.looked()
+        assert (reads, hub.serving.addresses()) == (3, ())
+
+    on_a_hub(tmp_path, body)
+
+
+def test_a_hub_is_appointed_once_its_server_has_left_the_cluster_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is a record there of which hub leads, so that none would be made of these, and nobody would lead."""
+    appointed = list[str]()
+
+    async def appoint(_records: object, record: LeadRecord) -> bool:
+        appointed.append(record.hub)
+        return True
+
+    async def run(_self: Leading, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+
+    monkeypatch.setattr(hub_serving, "appoint", appoint)
+    monkeypatch.setattr(hub_serving, "LOOK_S", 0.01)
+    monkeypatch.setattr(Leading, "run", run)
+    monkeypatch.setattr(Upkeep, "in_force", False)
+
+    async def body(hub: Hub) -> None:
+        for _ in range(10):
+            await hub.looked()
+            await asyncio.sleep(0.01)
+        assert appointed == []
+        monkeypatch.setattr(Upkeep, "in_force", True)
+        while not appointed:
+            await hub.looked()
+            await asyncio.sleep(0.01)
+        assert appointed == [OWN]
+
+    on_a_hub(tmp_path, body, cluster=True)

@@ -16,6 +16,7 @@ MOST_FIELDS = 9  # of a class, and parameters of a function
 LONGEST_FILE = 350  # lines
 
 LARGER = {
+    "fleet.accounts.sync_messages.SyncAnswer": "mirrors a message",
     "fleet.joining.messages.JoinAnswer": "mirrors a message",
     "fleet.joining.messages.JoinRequest": "mirrors a message",
     "config.settings.EgressSettings": "mirrors a section of the configuration file",

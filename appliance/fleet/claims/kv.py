@@ -26,6 +26,7 @@ MOST_BYTES = CLAIMS_MB * 1024 * 1024 // 2  # there are two buckets
 NAME = "made"  # the record that names the bucket: no claim has such a key
 # https://github.com/nats-io/nats-server/blob/main/server/errors.json
 NO_STREAM = 10059
+NO_PEERS = 10005
 # Servers in a cluster say the second, without the number, while another change of the record is under way.
 OTHER_SEQUENCE = {10071, 10164}
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -36,9 +37,9 @@ class KvRecords:
     """Is one bucket; it is made where it is not there. `jetstream`: of the present connection; raises CutOff.
 
     `kept`: for how long a record that nobody changes, None: for ever; claims lapse before. What an exit could claim
-    that is in the wrong hands would fill the hub's disk else. `copies`: on how many servers it is made. Without a
-    majority of them each method raises NotAnswered or NoResponder, and what was read a few seconds before may have
-    been changed since.
+    that is in the wrong hands would fill the hub's disk else. `copies`: on how many servers it is made, all of which
+    have to be there at that moment. Without a majority of them each method raises NotAnswered or NoResponder, and what
+    was read a few seconds before may have been changed since.
     """
 
     def __init__(
@@ -70,14 +71,22 @@ class KvRecords:
             return await jetstream.get_last_msg(self._stream, self._subject(key))
         except nats.js.errors.NotFoundError as error:
             if error.err_code == NO_STREAM:
-                await jetstream.create_key_value(
-                    bucket=self._bucket,
-                    history=1,
-                    ttl=None if self._kept is None else self._kept.total_seconds(),
-                    max_bytes=self._most_bytes,
-                    replicas=self._copies,
-                )
+                await self._make(jetstream)
             return None
+
+    async def _make(self, jetstream: JetStreamContext) -> None:
+        try:
+            await jetstream.create_key_value(
+                bucket=self._bucket,
+                history=1,
+                ttl=None if self._kept is None else self._kept.total_seconds(),
+                max_bytes=self._most_bytes,
+                replicas=self._copies,
+            )
+        except nats.js.errors.APIError as error:
+            if error.err_code == NO_PEERS:
+                raise NotAnswered(f"JetStream: fewer than {self._copies} nats-servers of hubs are there") from error
+            raise
 
     async def put(self, key: str, value: bytes, revision: int) -> bool:
         return await self.change(key, value, revision) is not None

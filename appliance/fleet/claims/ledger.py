@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -63,7 +64,7 @@ class ClaimLedger:
 
     async def name(self) -> str:
         """Returns what names the ledger's memory, for SyncLedger. Raises FleetError."""
-        return "-".join([str(self._gen), *[await each.name() for each in self._remembered]])
+        return "-".join([str(self._gen), *await asyncio.gather(*(each.name() for each in self._remembered))])
 
     async def listen(self, link: HubLink) -> None:
         """Begins to answer. Raises what `subscribe` does."""

@@ -48,11 +48,6 @@ def cluster_of(name: str, server_name: str, listen: str, hubs: Iterable[HubAddre
     return Cluster(name, _route(listen), _route(own), tuple(sorted(map(_route, others.values()))))
 
 
-def copies(hubs: int) -> int:
-    """Returns how often each stream and bucket is kept where the servers of so many hubs run."""
-    return COPIES if hubs >= LEAST_HUBS else 1
-
-
 def host_of(address: str) -> str:
     """Returns the host of HOST:PORT, as its certificate is to name it. Raises ValueError."""
     return _parts(address)[0].strip("[]")

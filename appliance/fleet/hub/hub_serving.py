@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from appliance.domain.clock import Clock, Moment
     from appliance.fleet.hub.lead import Change
     from appliance.fleet.membership.identity import FleetFolder, HubAddress, HubSecrets, Membership
-    from appliance.fleet.membership.members import Role
+    from appliance.fleet.membership.members import FleetMember, Role
     from appliance.store.database import Store
+    from appliance.store.queries.fleet_state import FleetRow
 
 log = logging.getLogger(__name__)
 
@@ -73,14 +74,30 @@ class HubServing:
         self._looking = asyncio.Lock()
         self._hubs = HeldHubs(clock)
         self._others: tuple[HubAddress, ...] = ()
+        self._files: tuple[Membership | None, HubSecrets | None] = None, None
+        self._marks: tuple[tuple[int, ...], ...] = ()  # of the files, before they were read
         self._fault = ""
         self._noted_ms: int | None = None  # CLOCK_BOOTTIME
         self.told: Callable[[], Change | None] = lambda: None
 
     async def standing(self) -> HubStanding:
         """Returns what this host is now. Raises StoreUnavailable."""
+        return self._standing(*await self._read())
+
+    async def _read(self) -> tuple[FleetRow | None, list[FleetMember]]:
         async with self._store.read() as db:
-            row, members = await fleet_state.read(db), await fleet_members.present(db)
+            return await fleet_state.read(db), await fleet_members.present(db)
+
+    async def _read_files(self) -> tuple[Membership | None, HubSecrets | None]:
+        """Reads them where they have changed since. Raises HostError."""
+        marks = self._folder.membership_mark(), self._folder.hub_secrets_mark()
+        if marks != self._marks:
+            membership = await asyncio.to_thread(self._folder.membership)
+            self._files = membership, await asyncio.to_thread(self._folder.hub_secrets)
+            self._marks = marks
+        return self._files
+
+    def _standing(self, row: FleetRow | None, members: list[FleetMember]) -> HubStanding:
         if row is None or row.role == "spoke":
             return HubStanding("spoke")
         self._hubs.be(row.role)
@@ -158,33 +175,32 @@ class HubServing:
     async def look(self) -> None:
         """Looks once. Raises FleetError, HostError or StoreUnavailable: it is to be done again."""
         async with self._looking:
-            standing = await self.standing()
-            membership = await asyncio.to_thread(self._folder.membership)
-            of_hub = await asyncio.to_thread(self._folder.hub_secrets)
+            row, members = await self._read()
+            standing = self._standing(row, members)
+            membership, of_hub = await self._read_files()
             runs = standing.role == "hub" or standing.cluster > 0
-            if not runs or membership is None or of_hub is None:
+            if row is None or not runs or membership is None or of_hub is None:
                 await self._give_up(standing)
                 return
-            await self._keep_server(membership, of_hub)
+            self._others = self._others_of(row.node_id, members)
+            await self._keep_server(row.node_id, membership, of_hub)
             await self._keep_lead(standing, membership, of_hub)
             await self._note_heard()
 
-    async def _keep_server(self, membership: Membership, of_hub: HubSecrets) -> None:
+    def _others_of(self, node_id: str, members: list[FleetMember]) -> tuple[HubAddress, ...]:
+        hubs = self._hubs.of(members)
+        others = (address_of(each.id, each.dialled) for each in hubs.hubs if each.id != node_id)
+        return tuple(others) if hubs.is_cluster else ()
+
+    async def _keep_server(self, node_id: str, membership: Membership, of_hub: HubSecrets) -> None:
         if self._running is not None and self._running.done():
             await self._end_server()  # it ended by a fault; it is made anew at once
-        async with self._store.read() as db:
-            row, members = await fleet_state.read(db), await fleet_members.present(db)
-        if row is None:
-            return
-        hubs = self._hubs.of(members)
-        others = (address_of(each.id, each.dialled) for each in hubs.hubs if each.id != row.node_id)
-        self._others = tuple(others) if hubs.is_cluster else ()
         if self._server is not None and not self._server.facts.is_of(membership, of_hub):
             await self._end_lead()
             await self._end_server()
         if self._server is None:
             place = hub_place(self._folder.path.parent)
-            facts = HubFacts(row.node_id, membership, of_hub, place.files, self._listen)
+            facts = HubFacts(node_id, membership, of_hub, place.files, self._listen)
             self._server, self._stop = HubServer(facts, place, self._store, self._clock), asyncio.Event()
             self._server.upkeep.hubs_of = self._hubs.of
             self._running = asyncio.create_task(self._server.run(self._stop), name="the hub's server")
@@ -259,9 +275,13 @@ class _LeadOfCluster:
     async def _run(self) -> None:
         await self._server.wait_listening()
         self.link.start()
-        while not self._stopping.is_set() and not await self._appointed():
+        # The record of the hubs of before, whose cluster the server leaves at any moment, says nothing of these.
+        while not self._stopping.is_set() and not (self._goes_by_these() and await self._appointed()):
             await wait(self._stopping, LOOK_S)
         await self.leading.run(self._stopping)
+
+    def _goes_by_these(self) -> bool:
+        return self._server.upkeep.goes_by(self.cluster)
 
     async def _appointed(self) -> bool:
         """Makes the record that says who leads, if there is none, on the host that is the hub by its store."""

@@ -176,6 +176,11 @@ class HubUpkeep:
                 await self._control.apply(settings, self.facts.made(now))
                 self._applied = settings
 
+    def goes_by(self, cluster: int) -> bool:
+        """Tells whether the server goes by the hubs that are a cluster since then: not yet by those of before."""
+        of = None if self._applied is None else self._applied.cluster
+        return of is not None and of.name.rpartition("-")[2] in (str(cluster), "0")
+
     def trust(self, membership: Membership, of_hub: HubSecrets) -> None:
         """Goes by another authority of certificates from now on, where one is due."""
         if (membership.ca, of_hub) != (self.facts.membership.ca, self.facts.of_hub):

@@ -1,7 +1,8 @@
 """Decides which of several hubs leads first, where no record says which one does: who has followed most. Pure.
 
 The hub that the others have followed so far makes the record. Where it is lost before, each of the others notes how far
-it has followed; after a while the one with most makes it. Whoever is first at that is alone: it is made once.
+it has followed; after a while the one with most makes it. Whoever is first at that is alone: it is made once. Before
+the nats-servers of three hubs were there at the same moment there is nowhere to keep it, and nobody leads.
 """
 
 from __future__ import annotations

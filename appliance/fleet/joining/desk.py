@@ -9,15 +9,15 @@ import msgspec
 from msgspec.structs import replace
 
 from appliance import __version__
-from appliance.domain.errors import FleetError, HostError, StoreUnavailable
+from appliance.domain.errors import FleetError, HostError, NotAnswered, StoreUnavailable
 from appliance.fleet.accounts import merge as account_merge
-from appliance.fleet.hub.kept import await_kept
 from appliance.fleet.joining import sealed_secrets
 from appliance.fleet.joining.messages import JoinAnswer, JoinFacts, JoinRequest, has_joined, refusal
 from appliance.fleet.link.reading import Unreadable, read
 from appliance.fleet.link.wire import PREFIX
 from appliance.fleet.membership.hub_addresses import hubs_of
 from appliance.fleet.presence.beats import SPOKEN
+from appliance.store.kept_changes import await_kept
 from appliance.store.queries import account_offers, fleet_invites, fleet_members, fleet_state
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRY_AGAIN = "run the same command again"
+KEPT_S = 5.0  # within which a second hub must have it
 
 
 class JoinDesk:
@@ -81,7 +82,9 @@ class JoinDesk:
             if not answer.refused:
                 # Before the answer: the host signs on with its own key as soon as it has it.
                 await self._apply()
-                await await_kept(self._store, changed)  # or it would be unknown to a hub that leads next
+                if changed is not None and not await await_kept(self._store, changed, KEPT_S):
+                    # It would be unknown to a hub that leads next.
+                    raise NotAnswered("no second hub has heard of it yet")
         except Unreadable:
             return JoinAnswer(refused="the hub does not understand this host: bring both to the same version")
         except (FleetError, HostError, StoreUnavailable) as error:

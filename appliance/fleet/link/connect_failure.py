@@ -52,7 +52,8 @@ TEXTS = {
     "or the hub's was ahead; check both (timedatectl)",
     Hindrance.TLS_TOO_OLD: "{hub} does not speak TLS 1.3: update what answers there",
     Hindrance.KEY_NOT_KNOWN: "{hub} does not know this host: it was forgotten, or the hub's backup is older than it; "
-    "to come back: wg-appliance fleet leave --force here, then wg-appliance fleet invite on the hub",
+    "where hubs are being changed, wait a minute; to come back: wg-appliance fleet leave --force here, then "
+    "wg-appliance fleet invite on the hub",
     Hindrance.FULL: "{hub} has as many connections as it takes: see `fleet status` there",
     Hindrance.OTHER: "cannot connect to {hub}: {error}",
 }

@@ -132,6 +132,10 @@ class FleetFolder:
         """Returns None if the host is in no fleet."""
         return _read(self.membership_file, Membership)
 
+    def membership_mark(self) -> tuple[int, ...]:
+        """Returns what differs once the file of the membership was written or removed."""
+        return _mark(self.membership_file)
+
     def save_membership(self, membership: Membership) -> None:
         """Makes the host a member: the last step of joining, as a server that finds the file takes part."""
         self._write(self.membership_file, membership)
@@ -150,11 +154,7 @@ class FleetFolder:
 
     def hub_secrets_mark(self) -> tuple[int, ...]:
         """Returns what differs once the file of a hub's secrets was written or removed."""
-        try:
-            found = self._hub.lstat()
-        except OSError:
-            return ()
-        return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+        return _mark(self._hub)
 
     @property
     def has_hub_secrets(self) -> bool:
@@ -183,6 +183,14 @@ class FleetFolder:
             sync_folder(self.path)
         except OSError as error:
             raise HostError(f"cannot write {file}: {error.strerror}") from error
+
+
+def _mark(file: Path) -> tuple[int, ...]:
+    try:
+        found = file.lstat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 def _forget(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -81,9 +82,8 @@ class LeaseLedger:
         return msgspec.json.encode(await self._lend(sender, asked))
 
     async def _lend(self, node: str, asked: LeaseAsk) -> LeaseTold:
-        limits = await self._limits_of(asked.account)
+        limits, found = await asyncio.gather(self._limits_of(asked.account), self._records.get(asked.account))
         for _ in range(TRIES):
-            found = await self._records.get(asked.account)
             record = self._record(found)
             told = frozenset[str]() if record.complete else frozenset(await self._told())
             given = LedgerFacts(limits, self._members(), told, self._lends, self._clock.now().wall_ms)
@@ -92,6 +92,7 @@ class LeaseLedger:
                 return answer
             if await self._records.put(asked.account, msgspec.json.encode(wanted), found.revision):
                 return answer
+            found = await self._records.get(asked.account)
         raise FleetError("what is lent of an account changes faster than it can be lent")
 
     def _record(self, found: Versioned) -> QuotaRecord:

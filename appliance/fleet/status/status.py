@@ -220,17 +220,24 @@ def fields(status: FleetStatus) -> list[tuple[str, str]]:
     if status.taken:
         lines.append(("on other exits too", str(TakenClaims(status.taken, status.taken_of))))
     waiting = f", the first for {span(status.lag_s * 1000)}" if status.unsent_sessions else ""
-    lines.append(("not reported yet", f"{status.unsent_sessions} sessions{waiting}"))
+    sessions = "1 session" if status.unsent_sessions == 1 else f"{status.unsent_sessions} sessions"
+    lines.append(("not reported yet", f"{sessions}{waiting}"))
     if status.complete_until is not None:
         lines.append(("complete until", status.complete_until))
     return [*lines, ("generation", str(status.generation))]
 
 
 def _hubs(status: FleetStatus) -> str:
-    names = ", ".join(each.name for each in status.nodes if each.role != "spoke")
-    if status.quorum:
+    hubs = [each for each in status.nodes if each.role != "spoke"]
+    names = ", ".join(each.name for each in hubs)
+    if not status.quorum:
+        return f"{names}: no majority of them says which one leads, so that accounts cannot be changed for certain"
+    away = [each.name for each in hubs if not each.alive]
+    more = (len(hubs) - 1) // 2 - len(away)
+    if more > 0:
         return f"{names}: one of them leads, and another does by itself where that one is lost"
-    return f"{names}: no majority of them says which one leads, so that accounts cannot be changed for certain"
+    where = f", while {', '.join(away)} is away" if away else ""
+    return f"{names}: one of them leads, and no other may be lost{where}"
 
 
 def rows(status: FleetStatus) -> list[tuple[str, ...]]:

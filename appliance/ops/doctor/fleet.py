@@ -232,10 +232,12 @@ def standby(facts: FleetFacts) -> Finding:
     if facts.role == "spoke":
         return ok(name, "this host is neither the hub nor its standby")
     if not found.standbys:
-        return ok(name, "the fleet has none, so that only a backup replaces this host; fleet invite --hub adds one")
+        adds = "fleet invite --hub adds one, fleet hubs makes three hosts hubs"
+        return ok(name, f"the fleet has none, so that only a backup replaces this host; {adds}")
     gone = [name for name, alive in found.standbys if not alive]
     if gone:
-        return warning(name, f"{', '.join(gone)}, a standby, is not there", f"wg-appliance doctor on {gone[0]}")
+        mend = f"wg-appliance doctor on {gone[0]}; if it is lost for good, here: wg-appliance fleet forget {gone[0]}"
+        return warning(name, f"{', '.join(gone)}, a standby, is not there", mend)
     names = " or ".join(name for name, _ in found.standbys)
     return ok(name, f"{names} can take this host's place")
 
@@ -251,7 +253,8 @@ def hubs(facts: FleetFacts) -> Finding:
         what = f"no majority of the hubs says which one leads{where}: accounts cannot be changed for certain"
         return failed(name, what, f"{STATUS}; on each other hub: wg-appliance doctor")
     if silent:
-        mend = f"let it through, there and at its provider; there: systemctl status {HUB_UNIT}"
+        lost = "if that host is lost for good: wg-appliance fleet forget, on the hub that leads"
+        mend = f"let it through, there and at its provider; there: systemctl status {HUB_UNIT}; {lost}"
         return warning(name, f"{', '.join(silent)} does not answer, where hubs dial each other", mend)
     return ok(name, f"the other {len(facts.routes)} hubs answer, and it is known which one leads")
 

@@ -17,7 +17,7 @@ from tests.support.faults.violations import Violated
 from tests.support.fleet.changes_made import ChangesMade
 from tests.support.fleet.faults_done import FaultsDone
 from tests.support.fleet.hosts_running import ACCOUNT, Junctions, RunningHost, free_net
-from tests.support.fleet.members_running import Poured
+from tests.support.fleet.poured import Poured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine

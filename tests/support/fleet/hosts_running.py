@@ -9,9 +9,8 @@ import random
 import shutil
 import signal
 import socket
-import sqlite3
 import sys
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +23,7 @@ from tests.support.cli.command_line import PROJECT, CommandLine, Done
 from tests.support.fleet.asked_process import AskedProcess, MemberDied
 from tests.support.fleet.host_process import HostConfig
 from tests.support.fleet.junction import Junction, owner_of
-from tests.support.fleet.kept_tunnel import KeptTunnel
-from tests.support.fleet.members_running import Poured
+from tests.support.fleet.poured import Poured, PouredSessions, StoreRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,18 +54,17 @@ def free_net() -> tuple[str, int]:
             return net, port
 
 
-class RunningHost(CommandLine):
-    """A host of the fleet. `live`, `poured`, `still`: see ReportingExit."""
+class RunningHost(CommandLine, PouredSessions, StoreRows):
+    """A host of the fleet."""
 
     def __init__(self, folder: Path, number: int, net: tuple[str, int]) -> None:
         folder.mkdir()
-        super().__init__(folder)
+        CommandLine.__init__(self, folder)
+        PouredSessions.__init__(self, folder)
+        StoreRows.__init__(self, self.state.store)
         self.name = "abcde"[number] + "1"
         self.folder = folder
-        self.tunnel = KeptTunnel(folder / "tunnel")
-        self.still = self.stands = False
-        self.live: dict[str, bytes] = {}
-        self.poured: dict[str, Poured] = {}
+        self.stands = False
         self.commands: set[int] = set()  # processes of commands that run
         self._process = AskedProcess(PROGRAM, folder)
         place, port = net
@@ -168,10 +165,6 @@ class RunningHost(CommandLine):
 
     # The store -------------------------------------------------------------------------------------------
 
-    def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.state.store, timeout=60)) as db:
-            return db.execute(sql, parameters).fetchall()
-
     @property
     def standing(self) -> Standing | None:
         """None: it is in no fleet."""
@@ -201,21 +194,11 @@ class RunningHost(CommandLine):
         found: list[dict[str, Any]] = json.loads(self.do("fleet", "conflicts", "--json").out)
         return found
 
-    def folded(self, node: str) -> dict[str, Poured]:
-        rows = self.rows("SELECT session_id, bytes_in, bytes_out FROM fleet_sessions WHERE node = ?", node)
-        return {session: Poured(rx, tx) for session, rx, tx in rows}
-
-    def billed(self, node: str) -> dict[str, Poured]:
-        asked = "SELECT session_id, sum(bytes_in), sum(bytes_out) FROM fleet_lines WHERE node = ? GROUP BY session_id"
-        return {session: Poured(rx, tx) for session, rx, tx in self.rows(asked, node)}
-
     # Sessions --------------------------------------------------------------------------------------------
 
     def pour(self, session: str, rx: int, tx: int) -> None:
-        if not self.stands and self.tunnel.pour(self.live[session], rx, tx):
-            known = self.poured.setdefault(session, Poured())
-            known.rx += rx
-            known.tx += tx
+        if not self.stands:
+            super().pour(session, rx, tx)
 
     async def begin_session(self) -> None:
         key = os.urandom(32)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support.fleet.relay import passed_on
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-CHUNK = 65536
 NET = Path("/proc/net/tcp")
 
 
@@ -118,18 +119,10 @@ class Junction:
                 other_reader, other = await asyncio.open_connection(*self._target)
                 way.writers.append(other)
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(_pass(reader, other, way.opened))
-                    group.create_task(_pass(other_reader, writer, way.opened))
+                    group.create_task(passed_on(reader, other, way.opened))
+                    group.create_task(passed_on(other_reader, writer, way.opened))
         except* OSError:
             pass
         finally:
             for each in way.writers:
                 each.transport.abort()
-
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, opened: asyncio.Event) -> None:
-    while data := await reader.read(CHUNK):
-        await opened.wait()
-        writer.write(data)
-        await writer.drain()
-    raise ConnectionError("the other side has ended")

@@ -151,6 +151,12 @@ class LeadWorld:
         leading = [hub for hub in self.hubs if hub.lead is not None and hub.lead.leads(hub.clock(self.now))]
         return len(leading) == 1 and len(self.acknowledged) > before
 
+    @property
+    def begun_alone(self) -> bool:
+        """Whether a hub that was not followed before has made the record, and no second one is known to have its
+        accounts since."""
+        return self.vacant and self.record is not None and self.record.kept.gen == 1
+
     def step(self) -> None:
         self.now += 100
         for each in [each for each in self.late if each[0] <= self.now]:

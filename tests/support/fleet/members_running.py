@@ -12,8 +12,8 @@ import msgspec
 
 from tests.support.fleet.asked_process import AskedProcess
 from tests.support.fleet.hub_process import SERVER_NAME, HubProcess
-from tests.support.fleet.kept_tunnel import KeptTunnel
 from tests.support.fleet.member_process import MemberConfig
+from tests.support.fleet.poured import Poured, PouredSessions, StoreRows
 from tests.support.fleet.relay import Relay
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ PROGRAM = "tests.support.fleet.member_process"
 STORE_FILES = ("", "-wal", "-shm")
 
 
-class Member:
+class Member(StoreRows):
     """Is one process with its store, and its own way to the hub."""
 
     def __init__(self, folder: Path, node: str, hub: HubProcess, user: LinkUser) -> None:
         folder.mkdir()
+        super().__init__(folder / "store.sqlite")
         self.node = node
-        self.store = folder / "store.sqlite"
         self.folder = folder
         self.relay = Relay(hub.port)
         self.boots = 1
@@ -73,10 +73,6 @@ class Member:
         with closing(sqlite3.connect(self.store)) as source, closing(sqlite3.connect(to)) as target:
             source.backup(target)
 
-    def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.store, timeout=60)) as db:
-            return db.execute(sql, parameters).fetchall()
-
     async def close(self) -> None:
         await self.kill()
         await self.relay.cut()
@@ -85,30 +81,12 @@ class Member:
         return self._process.last_words()
 
 
-@dataclass
-class Poured:
-    """What went through the peer of one session, from the client and to it."""
-
-    rx: int = 0
-    tx: int = 0
-
-    def has(self, least: Poured) -> bool:
-        return self.rx >= least.rx and self.tx >= least.tx
-
-
-class ReportingExit(Member):
-    """An exit. `live`: the sessions with traffic, and their keys; `poured`: of each session there was ever;
-    `forgotten`: what had gone through them as the counters were last lost.
-
-    `still`: no session begins, ends or moves anything.
-    """
+class ReportingExit(Member, PouredSessions):
+    """An exit. `forgotten`: what had gone through its sessions as the counters were last lost."""
 
     def __init__(self, folder: Path, node: str, hub: HubProcess) -> None:
-        super().__init__(folder, node, hub, hub.user(node))
-        self.tunnel = KeptTunnel(folder / "tunnel")
-        self.still = False
-        self.live: dict[str, bytes] = {}
-        self.poured: dict[str, Poured] = {}
+        Member.__init__(self, folder, node, hub, hub.user(node))
+        PouredSessions.__init__(self, folder)
         self.forgotten: dict[str, Poured] = {}
         self.backups: list[Backup] = []
 
@@ -117,12 +95,6 @@ class ReportingExit(Member):
         config.tunnel = str(self.folder / "tunnel")
         config.boot = f"boot-{self.boots}"
         return config
-
-    def pour(self, session: str, rx: int, tx: int) -> None:
-        if self.tunnel.pour(self.live[session], rx, tx):
-            known = self.poured.setdefault(session, Poured())
-            known.rx += rx
-            known.tx += tx
 
     def put_back(self, sessions: dict[str, bytes]) -> None:
         """Notes which sessions are live in the store that was put in place, with their keys."""
@@ -157,12 +129,3 @@ class FoldingHub(Member):
         config = super().config()
         config.nodes = self._nodes
         return config
-
-    def folded(self, node: str) -> dict[str, Poured]:
-        rows = self.rows("SELECT session_id, bytes_in, bytes_out FROM fleet_sessions WHERE node = ?", node)
-        return {session: Poured(rx, tx) for session, rx, tx in rows}
-
-    def billed(self, node: str) -> dict[str, Poured]:
-        """What the lines of invoices say of each session that has some."""
-        asked = "SELECT session_id, sum(bytes_in), sum(bytes_out) FROM fleet_lines WHERE node = ? GROUP BY session_id"
-        return {session: Poured(rx, tx) for session, rx, tx in self.rows(asked, node)}

@@ -60,8 +60,8 @@ class Relay:
             self._writers.add(other_writer)
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(_pass(reader, other_writer, self.to_target))
-                    group.create_task(_pass(other_reader, writer, self.from_target))
+                    group.create_task(passed_on(reader, other_writer, self.to_target))
+                    group.create_task(passed_on(other_reader, writer, self.from_target))
             except* OSError:
                 pass
             finally:
@@ -70,7 +70,8 @@ class Relay:
                     self._writers.discard(each)
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, open_: asyncio.Event) -> None:
+async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, open_: asyncio.Event) -> None:
+    """Passes on what comes, while `open_` is set. Raises ConnectionError once nothing more does."""
     while data := await reader.read(CHUNK):
         await open_.wait()
         writer.write(data)

@@ -19,7 +19,8 @@ from tests.support.faults.violations import Violated
 from tests.support.fleet.asked_process import MemberDied
 from tests.support.fleet.faults_done import FaultsDone
 from tests.support.fleet.hub_process import HubProcess
-from tests.support.fleet.members_running import FoldingHub, Poured, ReportingExit
+from tests.support.fleet.members_running import FoldingHub, ReportingExit
+from tests.support.fleet.poured import Poured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
