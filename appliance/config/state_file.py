@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import stat
 import time
 from contextlib import suppress
@@ -72,7 +73,7 @@ def write(file: Path, text: str, *, on_disk: bool = False) -> None:
     The new one is made under a name of its own: a command and the server may write at the same time.
     """
     _forget_left(file)
-    new = file.with_name(f"{file.stem}.{os.urandom(8).hex()}.new")
+    new = file.with_name(f"{file.stem}.{secrets.token_hex(8)}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
