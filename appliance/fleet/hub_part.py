@@ -30,6 +30,7 @@ from appliance.fleet.quota.lease_upkeep import LeaseUpkeep
 from appliance.fleet.reports import away
 from appliance.fleet.reports.fold import Fold
 from appliance.fleet.reports.fold_answers import FoldAnswers
+from appliance.fleet.reports.fold_copies import FoldCopies
 from appliance.fleet.reports.stream_upkeep import StreamUpkeep
 from appliance.fleet.reports.streams import NatsStreams
 from appliance.store.queries import fleet_changes, fleet_fold, fleet_members
@@ -90,21 +91,24 @@ class HubPart:
         self.claims = ClaimLedger(keys, names, clock, self._owner_of, roster.is_present, beside=(leases,), gen=plan.gen)
         self.leases = LeaseLedger(leases, store, clock, roster.present, self.claims.name, plan.gen)
         self.lease_upkeep = LeaseUpkeep(leases, self.leases, clock)
-        self.stream_upkeep = StreamUpkeep(fold, streams, roster.present, clock, (keys, names))
+        answers = FoldAnswers(store, self.fold, roster.is_present)
+        copies = FoldCopies(store, answers, roster.standbys)
+        self.stream_upkeep = StreamUpkeep(fold, streams, roster.present, clock, (keys, names), copies.are_whole)
         self.partings = HubPartings(store, self.claims, roster.is_present)
         self.trusting: Callable[[Membership], None] = lambda _membership: None  # what else goes by it
         steps = RotationSteps(server.upkeep.sign, self._trust)
         self.rotation = HubRotation(FleetFolder(plan.state_dir), store, roster, clock, plan.of_hub, steps)
         self.dialled = ToldDialled(store, roster)
         self.ledger = SyncLedger(
-            store, plan.gen, self.claims.name, plan.base, self._told, lambda node: _is_standby(roster, node)
+            store, plan.gen, self.claims.name, plan.base, self._told, lambda node: node in roster.standbys()
         )
         self._plan = plan
         self._joining = JoinDesk(store, plan.membership, server.upkeep.apply, clock, plan.of_hub)
         self._desks = (
             self._joining,
             LeaveDesk(store, clock, self.fold.catch_up),
-            FoldAnswers(store, self.fold, roster.is_present),
+            answers,
+            copies,
             self.claims,
             self.leases,
             self.ledger,
@@ -175,8 +179,3 @@ class HubPart:
 
     async def close(self, goodbye_s: float = GOODBYE_S) -> None:
         await self.link.close(goodbye_s)
-
-
-def _is_standby(roster: Roster, node_id: str) -> bool:
-    member = roster.get(node_id)
-    return member is not None and member.left_at is None and member.role == "standby"

@@ -277,6 +277,8 @@ class FleetPart:
         own["where others dial"] = self.dialled.run
         if self._standing.role == "hub":
             own["the other hubs"] = self._watch_hubs
+        if self._standing.role == "standby":
+            own["a copy of the fold"] = fleet_exit_parts.fold_copying(self._here, self.link, self._keys.node_id).run
         return own | ({"the replica": self.replica.run} if self.hub is None else self.hub.tasks())
 
     async def _watch_hubs(self, stopping: asyncio.Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 from appliance.domain.errors import HostError
@@ -12,6 +13,7 @@ from appliance.fleet.presence.beats import Figures
 from appliance.fleet.quota.kept_leases import KeptLeases
 from appliance.fleet.quota.leasing import Leasing
 from appliance.fleet.quota.own_use import OwnUse
+from appliance.fleet.reports.fold_copying import FoldCopying
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,6 +75,11 @@ def own_claims(here: ServedExit, link: HubLink, node_id: str, fleet_key: bytes) 
         names=names,
         holds=lambda key: key in records.live.public_keys() or records.devices.get(key) is not None,
     )
+
+
+def fold_copying(here: ServedExit, link: HubLink, node_id: str) -> FoldCopying:
+    """Builds what copies the hub's fold to this host, which stands by for it."""
+    return FoldCopying(node_id, link, here.store, lambda: shutil.disk_usage(here.state.path).free)
 
 
 def leasing(here: ServedExit, requests: LeaseRequests, sharing: Callable[[], Sharing]) -> Leasing:

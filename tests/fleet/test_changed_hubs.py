@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -159,3 +160,53 @@ def test_a_hub_that_is_lost_is_replaced_by_another_host(four: list[FleetApplianc
     await_roles(four, wanted)
     await_tokens(four, token, later)
     until(lambda: not (lost.store.parent / "fleet/hub/hub.conf").exists(), "no server starts any more where it was")
+
+
+def test_a_hub_that_does_not_lead_leaves(four: list[FleetAppliance], show: Callable[[str], None]) -> None:
+    """The two that are left are a hub and its standby; it is a single exit, and can be a hub again."""
+    led, (stays, leaves), (spoke,) = hubs_of(four)
+    token = led.token("leaving")
+    await_tokens(four, token)
+    said = leaves.attempt("fleet", "leave", "--yes", check=True).stderr
+    show(said.strip())
+    assert "either may be lost" in said
+    rest = [led, stays, spoke]
+    await_roles(rest, {led.name: "hub", stays.name: "standby", spoke.name: "spoke"})
+    later = led.token("left")
+    await_tokens(rest, token, later)
+    assert not fleet_folder(leaves).is_member
+    leaves.admin("node", "join", led.admin("fleet", "invite").strip(), "--yes")
+    await_tokens(four, token, later)
+    make_hubs(led, stays, leaves)
+    assert len(hubs_of(four)[1]) == 2
+    await_tokens(four, led.token("again"))
+
+
+def billed(exit_: FleetAppliance, month: str) -> list[object]:
+    found: list[object] = json.loads(exit_.admin("invoice", "payer", "--month", month, "--format", "json"))["lines"]
+    return found
+
+
+def test_what_an_exit_that_left_has_billed_is_on_whichever_hub_leads(four: list[FleetAppliance]) -> None:
+    """Its stream is gone, and nobody but a hub knows of it any more."""
+    led, others, (spoke,) = hubs_of(four)
+    led.admin("account", "create", "payer", "--tier", "paid")
+    token = led.token("payer")
+    await_tokens(four, token)
+    opened = led.open(token, region=spoke.region)
+    month = opened["created_at"][:7]
+    shown = f"/v1/sessions/{opened['id']}"
+    until(lambda: spoke.api("GET", shown, token=token).body["seconds"] > 0, "it has lasted a second")
+    assert spoke.api("DELETE", shown, token=token).status == 204
+    spoke.attempt("fleet", "leave", "--yes", check=True)
+    until(lambda: "which has left the fleet: all that it reported is folded" in led.log(), "its stream is gone")
+    before = billed(led, month)
+    assert len(before) == 1
+    _, gen = leading(led)
+    led.lose_host()
+    successor = await_successor(others, gen)
+    assert billed(successor, month) == before
+    led.revive_host()
+    until(lambda: leading(led) == leading(successor), "the old hub follows")
+    spoke.admin("node", "join", successor.admin("fleet", "invite").strip(), "--yes")
+    hubs_of(four)

@@ -54,6 +54,10 @@ class Roster:
         """Returns the ids of the members that have not left."""
         return [member.id for member in self._members.values() if member.left_at is None]
 
+    def standbys(self) -> list[str]:
+        """Returns the ids of the hosts that stand by for the hub."""
+        return [each.id for each in self._members.values() if each.left_at is None and each.role == "standby"]
+
     def is_present(self, node_id: str) -> bool:
         member = self._members.get(node_id)
         return member is not None and member.left_at is None

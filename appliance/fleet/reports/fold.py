@@ -230,6 +230,15 @@ async def _note_mark(db: aiosqlite.Connection, node: str, mark: ReportMark) -> N
 
 
 async def fold_reports(db: aiosqlite.Connection, node: str, reports: Sequence[tuple[str, SessionReport]]) -> int:
+    """Folds reports as the node sends them, in order. As `merge_reports` does, and notes the last batch."""
+    grown = await merge_reports(db, node, reports)
+    last = max((report for _, report in reports), key=lambda report: report.batch, default=None)
+    if last is not None:
+        await fleet_fold.note_batch(db, node, last.batch, last.mark)
+    return grown
+
+
+async def merge_reports(db: aiosqlite.Connection, node: str, reports: Sequence[tuple[str, SessionReport]]) -> int:
     """Folds reports of one node. The caller must be in one transaction. Returns how many bytes more are known now."""
     said = await fleet_fold.said_of(db, node, {session_id for session_id, _ in reports})
     known = {session_id: msgspec.json.decode(data, type=SessionReport) for session_id, data in said.items()}
@@ -245,9 +254,6 @@ async def fold_reports(db: aiosqlite.Connection, node: str, reports: Sequence[tu
     await fleet_lines.put(db, node, {session_id: _lines(session_id, r) for session_id, r in changed.items()})
     await fleet_windows.put(db, node, windows)
     await fleet_fold.add_to_months(db, node, _added(known, changed))
-    last = max((report for _, report in reports), key=lambda report: report.batch, default=None)
-    if last is not None:
-        await fleet_fold.note_batch(db, node, last.batch, last.mark)
     return sum(len(row.said) - len(said.get(row.session_id, b"")) for row in rows)
 
 

@@ -71,15 +71,22 @@ class FoldAnswers:
                 log.warning("%s is not answered on %s, the %d.: %r", node, message.subject, self._failed, error)
 
     async def _digest(self, node: str, _: bytes) -> bytes:
+        return msgspec.json.encode(await self.digest_of(node))
+
+    async def _usage(self, node: str, data: bytes) -> bytes:
+        return msgspec.json.encode(await self.page(node, read(data, UsageRequest)))
+
+    async def digest_of(self, node: str) -> Digest:
+        """Returns the sums of what the node has told. Raises StoreUnavailable."""
         async with self._store.read() as db:
             last = await fleet_fold.last_batch(db, node)
             months = await fleet_fold.months(db, node)
         sums = {month: Sums(*astuple(each)) for month, each in months.items()}
         number, mark = last or (None, "")
-        return msgspec.json.encode(Digest(number, mark, sums))
+        return Digest(number, mark, sums)
 
-    async def _usage(self, node: str, data: bytes) -> bytes:
-        asked = read(data, UsageRequest)
+    async def page(self, node: str, asked: UsageRequest) -> UsageAnswer:
+        """Returns a page of what the node has told of its sessions. Raises StoreUnavailable."""
         async with self._store.read() as db:
             if asked.month is not None:
                 said = await fleet_fold.said_of_month(db, node, asked.month, asked.after, MOST_SESSIONS)
@@ -92,4 +99,4 @@ class FoldAnswers:
                 break
             page.append(ToldReport(each.session_id, msgspec.json.decode(each.said, type=SessionReport)))
         more = len(page) < len(said) or len(said) == MOST_SESSIONS
-        return msgspec.json.encode(UsageAnswer(tuple(page), more))
+        return UsageAnswer(tuple(page), more)

@@ -169,13 +169,8 @@ def _of_stored(gone: SessionReport, session: Session, each: OwnFacts) -> Session
         until_ms=session.counted_until_ms,
         until_boot=session.counted_boot_id,
         passed_on=gone.passed_on or _is_passed_on(session),
-        windows=None if each.windows is None else _windows(each.windows),
+        windows=None if each.windows is None else ReportedWindows.of(each.windows),
     )
-
-
-def _windows(windows: Windows) -> ReportedWindows:
-    traffic, time = windows.traffic, windows.time
-    return ReportedWindows(traffic.opened_at, traffic.used, time.opened_at, time.used)
 
 
 def _is_passed_on(session: Session) -> bool:

@@ -61,6 +61,11 @@ class ReportedWindows(Struct, frozen=True, array_like=True):
     time_opened_at: Instant | None = None
     time_used_ms: Count = 0
 
+    @classmethod
+    def of(cls, windows: Windows) -> ReportedWindows:
+        traffic, time = windows.traffic, windows.time
+        return cls(traffic.opened_at, traffic.used, time.opened_at, time.used)
+
     @property
     def windows(self) -> Windows:
         return Windows(Window(self.bytes_opened_at, self.bytes_used), Window(self.time_opened_at, self.time_used_ms))

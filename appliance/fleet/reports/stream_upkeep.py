@@ -12,7 +12,7 @@ from appliance.fleet.link.looking import look_until
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from appliance.domain.clock import Clock
     from appliance.fleet.reports.fold import Fold
@@ -34,8 +34,15 @@ class Bucket(Protocol):
         ...
 
 
+async def _nobody_copies(_node: str) -> bool:
+    return True
+
+
 class StreamUpkeep:
-    """Keeps the streams of the members: `members` returns the ids of the hosts that are in the fleet."""
+    """Keeps the streams of the members: `members` returns the ids of the hosts that are in the fleet.
+
+    `is_copied`: whether all hubs, also those that stand by, have all that a host has told.
+    """
 
     def __init__(
         self,
@@ -44,7 +51,9 @@ class StreamUpkeep:
         members: Callable[[], Collection[str]],
         clock: Clock,
         buckets: Sequence[Bucket] = (),
+        is_copied: Callable[[str], Awaitable[bool]] = _nobody_copies,
     ) -> None:
+        self._is_copied = is_copied
         self._unbounded = list(buckets)
         self._fold = fold
         self._streams = streams
@@ -71,8 +80,10 @@ class StreamUpkeep:
             self._unbounded.pop()
 
     async def _remove(self, node: str) -> None:
-        """Its last reports are folded first: it is let in no more, so that none follow."""
+        """Its last reports are folded first, on each hub: it is let in no more, so that none follow."""
         await self._fold.catch_up(node)
+        if not await self._is_copied(node):
+            return
         await self._streams.remove(node)
         self._fold.forget(node)
         log.info("the stream of %s is removed, which has left the fleet: all that it reported is folded", node)

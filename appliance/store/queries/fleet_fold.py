@@ -109,6 +109,13 @@ async def last_batch(db: aiosqlite.Connection, node: str) -> tuple[int, str] | N
     return next(((row["batch"], row["mark"]) for row in rows), None)
 
 
+async def nodes(db: aiosqlite.Connection) -> list[tuple[str, int, str, int, int]]:
+    """Returns of each node that has ever reported its last batch and mark, and up to when it said in which batch to
+    have reported all."""
+    rows = await db.execute_fetchall("SELECT node, batch, mark, upto, upto_batch FROM fleet_nodes ORDER BY node")
+    return [(node, batch, mark, upto, upto_batch) for node, batch, mark, upto, upto_batch in rows]
+
+
 async def note_batch(db: aiosqlite.Connection, node: str, number: int, mark: str) -> None:
     """Notes a batch, if there was none after it."""
     await db.execute(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from appliance.domain.fleet_use import ExitWindows
 from appliance.domain.windows import Window, Windows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import aiosqlite
 
@@ -28,6 +29,16 @@ async def put(db: aiosqlite.Connection, node: str, windows: Mapping[str, tuple[i
         figures = (each.traffic.opened_at, each.traffic.used, each.time.opened_at, each.time.used)
         rows.append((account_id, node, batch, *figures))
     await db.executemany(_PUT, rows)
+
+
+async def on_node(db: aiosqlite.Connection, node: str, account_ids: Iterable[str]) -> dict[str, tuple[int, Windows]]:
+    """Returns the windows of those of the accounts that have some on the node, with the batch that told them."""
+    rows = await db.execute_fetchall(
+        f"SELECT account_id, batch, {_FIGURES} FROM fleet_windows"  # noqa: S608 (constants)
+        " WHERE account_id IN (SELECT value FROM json_each(?)) AND node = ?",
+        (json.dumps(list(account_ids)), node),
+    )
+    return {id_: (batch, Windows(Window(a, b), Window(c, d))) for id_, batch, a, b, c, d in rows}
 
 
 async def of_account(db: aiosqlite.Connection, account_id: str) -> list[ExitWindows]:
