@@ -38,6 +38,10 @@ class HubSet:
         """Tells whether their nats-servers are one cluster."""
         return is_cluster(self.hubs)
 
+    def are_those_of(self, other: HubSet) -> bool:
+        """Tells whether these are the same hosts, whichever leads and wherever they are dialled."""
+        return self.since == other.since and {each.id for each in self.hubs} == {each.id for each in other.hubs}
+
 
 class HeldHubs:
     """Goes by other hubs only some seconds after it has read of them, where those of before are a cluster.
@@ -61,7 +65,7 @@ class HeldHubs:
     def of(self, members: Iterable[FleetMember]) -> HubSet:
         """Returns the hubs by which to go now. `members`: as the store has them now."""
         found, now_ms = HubSet.of(members), self._clock.now().boot_ms
-        if self._in_force is None or not self._in_force.is_cluster or self._in_force.since == found.since:
+        if self._in_force is None or not self._in_force.is_cluster or self._in_force.are_those_of(found):
             self._in_force, self._read_ms = found, None
         elif self._read_ms is None:
             self._read_ms = now_ms
