@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from appliance.domain.clock import HostClock
 from appliance.domain.fleet_member import FleetMember
-from appliance.fleet.hub import hub_serving
+from appliance.fleet.hub import hub_server, lead_of_cluster
 from appliance.fleet.hub.certificates import make_authority
 from appliance.fleet.hub.hub_serving import HubServing
 from appliance.fleet.hub.leading import Leading
@@ -104,7 +104,7 @@ def on_a_hub(path: Path, body: Callable[[Hub], Awaitable[None]], *, cluster: boo
 
 @pytest.fixture(autouse=True)
 def _server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_serving, "HubServer", Server)
+    monkeypatch.setattr(hub_server, "HubServer", Server)
     monkeypatch.setattr(Server, "fails", 0)
     monkeypatch.setattr(Server, "made", 0)
 
@@ -140,7 +140,7 @@ def test_the_part_in_who_leads_is_made_anew_when_a_fault_ends_it(
         return True
 
     monkeypatch.setattr(Leading, "run", run)
-    monkeypatch.setattr(hub_serving, "appoint", appointed)
+    monkeypatch.setattr(lead_of_cluster, "appoint", appointed)
 
     async def body(hub: Hub) -> None:
         while runs < 2:
@@ -189,8 +189,8 @@ def test_a_hub_is_appointed_once_its_server_has_left_the_cluster_of_before(
     async def run(_self: Leading, stopping: asyncio.Event) -> None:
         await stopping.wait()
 
-    monkeypatch.setattr(hub_serving, "appoint", appoint)
-    monkeypatch.setattr(hub_serving, "LOOK_S", 0.01)
+    monkeypatch.setattr(lead_of_cluster, "appoint", appoint)
+    monkeypatch.setattr(lead_of_cluster, "LOOK_S", 0.01)
     monkeypatch.setattr(Leading, "run", run)
     monkeypatch.setattr(Upkeep, "in_force", False)
 

@@ -7,16 +7,9 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.domain.errors import CutOff, FleetError, HostError, StoreUnavailable
-from appliance.fleet.claims.kv import KvRecords
-from appliance.fleet.hub.cluster import COPIES
-from appliance.fleet.hub.config import LEAD_MB
-from appliance.fleet.hub.files import HubFiles, hub_place
-from appliance.fleet.hub.hub_server import HubServer
-from appliance.fleet.hub.lead import LeadRecord
-from appliance.fleet.hub.leading import BUCKET, Leading, appoint
+from appliance.domain.errors import FleetError, HostError, StoreUnavailable
+from appliance.fleet.hub.lead_of_cluster import LeadOfCluster, ended
 from appliance.fleet.hub.progress import StoreProgress
-from appliance.fleet.hub.upkeep import HubFacts
 from appliance.fleet.link.link import NatsLink, hub_tls
 from appliance.fleet.link.nats_client import LinkUser
 from appliance.fleet.link.nkey import NKey
@@ -24,12 +17,14 @@ from appliance.fleet.membership.hub_addresses import address_of
 from appliance.fleet.membership.hub_set import HeldHubs
 from appliance.fleet.status.status import KnownHubs
 from appliance.sessions.stopping import wait
+from appliance.store.commits import StoreNews
 from appliance.store.queries import fleet_members, fleet_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from appliance.domain.clock import Clock, Moment
+    from appliance.fleet.hub.hub_server import HubServer
     from appliance.fleet.hub.lead import Change
     from appliance.fleet.membership.identity import FleetFolder, HubAddress, HubSecrets, Membership
     from appliance.fleet.membership.members import FleetMember, Role
@@ -70,12 +65,14 @@ class HubServing:
         self._server: HubServer | None = None
         self._running: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
-        self._lead: _LeadOfCluster | None = None
+        self._lead: LeadOfCluster | None = None
         self._looking = asyncio.Lock()
         self._hubs = HeldHubs(clock)
         self._others: tuple[HubAddress, ...] = ()
         self._files: tuple[Membership | None, HubSecrets | None] = None, None
         self._marks: tuple[tuple[int, ...], ...] = ()  # of the files, before they were read
+        self._news = StoreNews(store.commits)
+        self._is_settled = False  # by what was last read, and no matter how much time passes
         self._fault = ""
         self._noted_ms: int | None = None  # CLOCK_BOOTTIME
         self.told: Callable[[], Change | None] = lambda: None
@@ -88,9 +85,12 @@ class HubServing:
         async with self._store.read() as db:
             return await fleet_state.read(db), await fleet_members.present(db)
 
+    def _marks_now(self) -> tuple[tuple[int, ...], ...]:
+        return self._folder.membership_mark(), self._folder.hub_secrets_mark()
+
     async def _read_files(self) -> tuple[Membership | None, HubSecrets | None]:
         """Reads them where they have changed since. Raises HostError."""
-        marks = self._folder.membership_mark(), self._folder.hub_secrets_mark()
+        marks = self._marks_now()
         if marks != self._marks:
             membership = await asyncio.to_thread(self._folder.membership)
             self._files = membership, await asyncio.to_thread(self._folder.hub_secrets)
@@ -175,17 +175,29 @@ class HubServing:
     async def look(self) -> None:
         """Looks once. Raises FleetError, HostError or StoreUnavailable: it is to be done again."""
         async with self._looking:
-            row, members = await self._read()
-            standing = self._standing(row, members)
-            membership, of_hub = await self._read_files()
-            runs = standing.role == "hub" or standing.cluster > 0
-            if row is None or not runs or membership is None or of_hub is None:
-                await self._give_up(standing)
+            has_ended = self._running is not None and self._running.done()
+            if self._is_settled and not (has_ended or self._news.is_any() or self._marks_now() != self._marks):
                 return
-            self._others = self._others_of(row.node_id, members)
-            await self._keep_server(row.node_id, membership, of_hub)
-            await self._keep_lead(standing, membership, of_hub)
-            await self._note_heard()
+            self._is_settled = False
+            self._news.is_any()
+            standing = await self._follow()
+            self._news.taken()
+            self._is_settled = not standing.cluster
+
+    async def _follow(self) -> HubStanding:
+        """Makes of this host what store and files say that it is, and returns that."""
+        row, members = await self._read()
+        standing = self._standing(row, members)
+        membership, of_hub = await self._read_files()
+        runs = standing.role == "hub" or standing.cluster > 0
+        if row is None or not runs or membership is None or of_hub is None:
+            await self._give_up(standing)
+            return standing
+        self._others = self._others_of(row.node_id, members)
+        await self._keep_server(row.node_id, membership, of_hub)
+        await self._keep_lead(standing, membership, of_hub)
+        await self._note_heard()
+        return standing
 
     def _others_of(self, node_id: str, members: list[FleetMember]) -> tuple[HubAddress, ...]:
         hubs = self._hubs.of(members)
@@ -199,6 +211,11 @@ class HubServing:
             await self._end_lead()
             await self._end_server()
         if self._server is None:
+            await asyncio.to_thread(_import_server)
+            from appliance.fleet.hub.files import hub_place
+            from appliance.fleet.hub.hub_server import HubServer
+            from appliance.fleet.hub.upkeep import HubFacts
+
             place = hub_place(self._folder.path.parent)
             facts = HubFacts(node_id, membership, of_hub, place.files, self._listen)
             self._server, self._stop = HubServer(facts, place, self._store, self._clock), asyncio.Event()
@@ -217,7 +234,7 @@ class HubServing:
             user = LinkUser("hub-lead", INBOX, NKey.from_seed(of_hub.hub_seed), hub_tls(membership.ca))
             link = NatsLink(self.addresses, user, self._clock)
             progress = StoreProgress(self._store, lambda: self.told())
-            self._lead = _LeadOfCluster(standing.cluster, self._server, link, progress, self._clock)
+            self._lead = LeadOfCluster(standing.cluster, self._server, link, progress, self._clock)
             self._lead.start()
         elif self._lead is not None:
             self._lead.link.trust(membership.ca)
@@ -237,6 +254,8 @@ class HubServing:
             await asyncio.to_thread(self._remove_files, secrets=standing.role == "spoke")
 
     def _remove_files(self, *, secrets: bool) -> None:
+        from appliance.fleet.hub.files import HubFiles, hub_place
+
         files = HubFiles(hub_place(self._folder.path.parent))
         if files.config() is not None:
             files.remove()
@@ -252,63 +271,8 @@ class HubServing:
         if self._running is not None:
             running, self._running, self._server = self._running, None, None
             self._stop.set()
-            await _ended(running)
+            await ended(running)
 
 
-class _LeadOfCluster:
-    """Is this host's part in who leads, while the hubs are the same."""
-
-    def __init__(self, cluster: int, server: HubServer, link: NatsLink, progress: StoreProgress, clock: Clock) -> None:
-        self.cluster = cluster
-        self.link = link
-        self._server = server
-        self._node_id = node_id = server.facts.node_id
-        self._progress = progress
-        self._records = KvRecords(link.jetstream, BUCKET, None, COPIES, LEAD_MB * 1024 * 1024)
-        self.leading = Leading(node_id, self._records, progress, clock)
-        self._stopping = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._running = asyncio.create_task(self._run(), name="which hub leads")
-
-    async def _run(self) -> None:
-        await self._server.wait_listening()
-        self.link.start()
-        # The record of the hubs of before, whose cluster the server leaves at any moment, says nothing of these.
-        while not self._stopping.is_set() and not (self._goes_by_these() and await self._appointed()):
-            await wait(self._stopping, LOOK_S)
-        await self.leading.run(self._stopping)
-
-    def _goes_by_these(self) -> bool:
-        return self._server.upkeep.goes_by(self.cluster)
-
-    async def _appointed(self) -> bool:
-        """Makes the record that says who leads, if there is none, on the host that is the hub by its store."""
-        try:
-            first = await self._progress.first()
-            if first is None:
-                return True  # the record is another's to make
-            await appoint(self._records, LeadRecord(self._node_id, first.gen, first))
-        except (CutOff, FleetError, StoreUnavailable) as error:
-            log.debug("no hub is appointed yet: %s", error)
-            return False
-        return True
-
-    @property
-    def has_ended(self) -> bool:
-        """Tells whether a fault has ended it."""
-        return self._running is not None and self._running.done()
-
-    async def close(self) -> None:
-        self._stopping.set()
-        if self._running is not None:
-            await _ended(self._running)
-        await self.link.close()
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    """Waits for the end of a task, and logs what has ended it."""
-    await asyncio.wait([task])
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("%s has ended by a fault, and is started anew if it is needed", task.get_name(), exc_info=error)
+def _import_server() -> None:
+    import appliance.fleet.hub.hub_server  # noqa: F401 (a spoke does without its memory)
