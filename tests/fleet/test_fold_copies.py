@@ -124,6 +124,9 @@ def test_a_standby_has_all_that_exits_have_told(tmp_path: Path) -> None:
             assert await here.copies.are_whole(GONE)
             await here.tell({"ses_001": report(2, 4), "ses_new": report(1, 5)})
             assert not await here.copies.are_whole(NODE)
+            await here.looks(1)
+            hub, standby = await here.both()
+            assert standby["fleet_sessions"] == hub["fleet_sessions"], "by the batches since, without a comparison"
             await here.looks()
             hub, standby = await here.both()
             assert standby == hub

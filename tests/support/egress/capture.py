@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from tests.support import netns
 from tests.support.egress.packets import ICMP6
-from tests.support.tunnel.waiting import until
+from tests.support.tunnel.waiting import READY_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,8 +82,8 @@ class Capture:
     def errors_about(self, mark: bytes) -> Iterator[Seen]:
         return (seen for seen in self.packets() if _is_error(seen) and mark in seen.payload)
 
-    def await_carrying(self, mark: bytes) -> Seen:
-        return until(lambda: self.carrying(mark), "the packet comes out")[0]
+    def await_carrying(self, mark: bytes, seconds: float = READY_SECONDS) -> Seen:
+        return until(lambda: self.carrying(mark), "the packet comes out", seconds)[0]
 
     def lost(self) -> int:
         """How many the kernel had no room for; it counts anew each time it is asked."""
