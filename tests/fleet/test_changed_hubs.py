@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
@@ -13,9 +13,10 @@ from appliance.fleet.hub.certificates import split
 from appliance.fleet.membership.identity import FleetFolder
 from tests.support.fleet.appliances import FleetAppliance, fleet_of
 from tests.support.fleet.several_hubs import agreed, await_roles, await_successor, leading, roles
-from tests.support.fleet.whole_fleet import await_token
+from tests.support.fleet.whole_fleet import WholeFleet, await_token
 from tests.support.fleet.world import new_fleet_world
 from tests.support.real_backend import NO_ROOT, backend_here
+from tests.support.tunnel.client import clients_of
 from tests.support.tunnel.waiting import until
 
 if TYPE_CHECKING:
@@ -25,14 +26,23 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[FleetAppliance]]:
-    """Four exits, of which the first three are the hubs at first, and the first leads. Each test leaves three hubs."""
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeFleet]:
     backend, folder = backend_here(), tmp_path_factory.mktemp("four")
     if backend is None:
         pytest.skip(NO_ROOT)
-    with new_fleet_world(4, 0) as world, fleet_of(world, backend, folder, fleet={"report": "1s"}) as exits:
+    with (
+        new_fleet_world(4, 1) as world,
+        clients_of(world, folder) as clients,
+        fleet_of(world, backend, folder, fleet={"report": "1s"}) as exits,
+    ):
         make_hubs(exits[0], *exits[1:3])
-        yield exits
+        yield WholeFleet(world, exits, clients)
+
+
+@pytest.fixture
+def four(fleet: WholeFleet) -> list[FleetAppliance]:
+    """Four exits, of which the first three are the hubs at first, and the first leads. Each test leaves three hubs."""
+    return fleet.exits
 
 
 def make_hubs(led: FleetAppliance, *others: FleetAppliance) -> None:
@@ -182,26 +192,32 @@ def test_a_hub_that_does_not_lead_leaves(four: list[FleetAppliance], show: Calla
     await_tokens(four, led.token("again"))
 
 
-def billed(exit_: FleetAppliance, month: str) -> list[object]:
-    found: list[object] = json.loads(exit_.admin("invoice", "payer", "--month", month, "--format", "json"))["lines"]
-    return found
+def billed(exit_: FleetAppliance, month: str) -> list[dict[str, Any]]:
+    invoice = json.loads(exit_.admin("invoice", "payer", "--month", month, "--format", "json"))
+    lines: list[dict[str, Any]] = invoice["lines"]
+    return lines
 
 
-def test_what_an_exit_that_left_has_billed_is_on_whichever_hub_leads(four: list[FleetAppliance]) -> None:
+def test_what_an_exit_that_left_has_billed_is_on_whichever_hub_leads(fleet: WholeFleet) -> None:
     """Its stream is gone, and nobody but a hub knows of it any more."""
+    four, (client,) = fleet.exits, fleet.clients
     led, others, (spoke,) = hubs_of(four)
     led.admin("account", "create", "payer", "--tier", "paid")
     token = led.token("payer")
     await_tokens(four, token)
     opened = led.open(token, region=spoke.region)
-    month = opened["created_at"][:7]
     shown = f"/v1/sessions/{opened['id']}"
-    until(lambda: spoke.api("GET", shown, token=token).body["seconds"] > 0, "it has lasted a second")
-    assert spoke.api("DELETE", shown, token=token).status == 204
+    month = spoke.api("GET", shown, token=token).body["created_at"][:7]
+    client.wg_quick(opened["wg_config"])
+    until(lambda: client.address_seen() == spoke.host.ip, "the tunnel carries")
+    until(lambda: spoke.api("GET", shown, token=token).body["bytes_in"] > 0, "it is counted")
+    client.down()
+    assert spoke.api("DELETE", shown, token=token).status == 200
     spoke.attempt("fleet", "leave", "--yes", check=True)
     until(lambda: "which has left the fleet: all that it reported is folded" in led.log(), "its stream is gone")
     before = billed(led, month)
     assert len(before) == 1
+    assert before[0]["bytes_in"] > 0
     _, gen = leading(led)
     led.lose_host()
     successor = await_successor(others, gen)
