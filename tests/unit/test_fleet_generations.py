@@ -322,3 +322,35 @@ def test_what_is_no_hub_any_more_or_leads_as_new_a_generation_yields_to_none(tmp
                 assert await generations.yield_to(db, Generation(9, Head(0, "")), 9) is None
 
     asyncio.run(story())
+
+
+def test_one_of_several_hubs_follows_none_that_was_rolled_back(tmp_path: Path) -> None:
+    """What that one lacks was acknowledged, and this one is to lead. A hub and its standby have no other choice."""
+
+    async def story() -> None:
+        async with followed(tmp_path, AMS, LIS) as (one, spokes):
+            async with one.store.write() as db:
+                for each in (HUB, STANDBY, member(LIS, "standby", "c:1")):
+                    await fleet_members.put(db, each)
+            await one.account("ada")
+            await turn(one, spokes)
+            old = await one.copied("old.sqlite")
+            await one.account("bob")
+            await turn(one, spokes)
+            of_three, of_two = spokes
+            for each in spokes:
+                async with each.store.write() as db:
+                    await db.execute("UPDATE fleet SET role = 'standby'")
+            async with of_two.store.write() as db:
+                await db.execute("UPDATE fleet_members SET left_at = 1 WHERE id = ?", (AMS,))
+            await one.answer_from(old)
+            position = of_three.replica.position
+            for _ in range(2):
+                assert not await of_three.replica.follow()
+            assert of_three.replica.position == position
+            assert await of_two.replica.follow()
+            assert of_two.replica.position < position
+            async with of_three.store.read() as db:
+                assert {each.name for each in await accounts.everyone(db)} >= {"ada", "bob"}
+
+    asyncio.run(story())

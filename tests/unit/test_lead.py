@@ -141,9 +141,9 @@ def test_a_change_is_acknowledged_once_the_record_says_that_another_has_it() -> 
     assert lead.acknowledged is None
     lead.written(write, 9)
     assert lead.acknowledged == told
-    assert lead.wanted(HAS_IT, told, BEAT_MS) is None
-    assert lead.wanted(HAS_IT, Change(2, 5, "m5"), BEAT_MS) is None
-    again = lead.wanted(HAS_IT, None, BEAT_MS + 1)
+    assert lead.wanted(Followed(told), told, BEAT_MS) is None
+    assert lead.wanted(Followed(told), Change(2, 5, "m5"), BEAT_MS) is None
+    again = lead.wanted(Followed(told), None, BEAT_MS + 1)
     assert again is not None
     assert again.record == write.record
     lead.read(LeadRecord("lon", 3, told), 10, BEAT_MS + 2)

@@ -66,12 +66,12 @@ class OneRecord:
 
 
 class KnownProgress:
-    """Has followed `at`; `others` have of it what they have. `full`: the store cannot be written."""
+    """Has followed `at`; `others` have of it what they have. `full`: its store takes no writes; `fails`: only later."""
 
     def __init__(self) -> None:
         self.at = FIRST
         self.others: Change | None = None
-        self.full = False
+        self.full = self.fails = False
         self.begun: list[int] = []
         self.noted: list[Change] = []
 
@@ -85,8 +85,12 @@ class KnownProgress:
     async def acknowledge(self, change: Change) -> None:
         self.noted.append(change)
 
-    async def begin(self, gen: int) -> None:
+    async def require_writable(self) -> None:
         if self.full:
+            raise StoreUnavailable
+
+    async def begin(self, gen: int) -> None:
+        if self.fails:
             raise StoreUnavailable
         self.begun.append(gen)
         self.at = Change(gen, self.at.rev, self.at.mark)
@@ -118,14 +122,41 @@ def test_the_first_leader_is_appointed_once(hub: HubUnderTest) -> None:
     assert (hub.part.leader, hub.part.gen) == ("ams", None)
 
 
+def test_a_hub_whose_store_takes_no_writes_leaves_the_record_to_others(hub: HubUnderTest) -> None:
+    """Else it would change it for ever, and no other hub see it unchanged for as long as it takes to lead."""
+    hub.progress.full = True
+    hub.after(0)
+    for _ in range(5):
+        hub.after(TAKE_MS)
+    assert (hub.records.record, hub.part.gen) == (OF_AMS, None)
+    hub.progress.full = False
+    hub.after(0)
+    hub.after(TAKE_MS)
+    assert hub.part.gen == 2
+
+
+def test_a_hub_that_lacks_what_is_kept_leads_no_longer(hub: HubUnderTest) -> None:
+    """Its machine was rolled back, with its memory: the generation goes on, and what a second hub has is gone."""
+    hub.after(0)
+    hub.after(TAKE_MS)
+    hub.progress.at = hub.progress.others = Change(2, 9, "nine")
+    hub.after(BEAT_MS)
+    assert (hub.part.gen, hub.part.acknowledged, hub.part.lacks) == (2, Change(2, 9, "nine"), False)
+    hub.progress.at = Change(2, 5, "five")
+    hub.after(BEAT_MS)
+    assert (hub.part.gen, hub.part.acknowledged, hub.part.lacks) == (None, None, True)
+    hub.after(2 * TAKE_MS)
+    assert hub.part.gen is None
+
+
 def test_it_leads_once_that_is_in_its_store(hub: HubUnderTest) -> None:
     """Where it cannot be written there it does not lead, and tries in another generation."""
-    hub.progress.full = True
+    hub.progress.fails = True
     hub.after(0)
     hub.after(TAKE_MS)
     assert hub.records.record == LeadRecord("fra", 2, FIRST)
     assert hub.part.gen is None
-    hub.progress.full = False
+    hub.progress.fails = False
     hub.after(1)
     assert (hub.progress.begun, hub.part.gen) == ([3], 3)
     assert hub.part.acknowledged is None
@@ -139,7 +170,8 @@ def test_a_write_whose_answer_is_lost_acknowledges_nothing(hub: HubUnderTest, *,
     """Whether or not it was taken; what is written next does."""
     hub.after(0)
     hub.after(TAKE_MS)
-    hub.progress.others, hub.records.lost = Change(2, 6, "m6"), taken
+    hub.progress.at = hub.progress.others = Change(2, 6, "m6")
+    hub.records.lost = taken
     before = hub.part.gen
     hub.after(1)
     assert (hub.part.gen, hub.part.acknowledged) == (before, None)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from appliance.domain.errors import FleetError, NotAnswered, OlderHub
+from appliance.domain.fleet_member import is_cluster
 from appliance.fleet.accounts.sync_messages import LedgerRefusal, SyncAnswer, SyncRequest, subject
 from appliance.fleet.link.reading import Unreadable, read
-from appliance.store.queries import fleet_conflicts, fleet_replica, fleet_state, fleet_terms
+from appliance.store.queries import fleet_conflicts, fleet_members, fleet_replica, fleet_state, fleet_terms
 from appliance.store.queries import node as node_row
 from appliance.store.queries.fleet_changes import Head
 from appliance.store.queries.fleet_replica import KeptAccount, KeptMember, KeptToken
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from appliance.fleet.link.wire import HubLink
     from appliance.store.database import Store
+    from appliance.store.queries.fleet_state import FleetRow
 
 T = TypeVar("T")
 
@@ -38,6 +40,7 @@ class HubChanges:
 
     `at`: the change up to which they are. `claims`, `authorities`: see SyncAnswer. `told`: what is told with
     each question, see SyncRequest. `stored`: the generation of what it has in its store; 0 behind the first page.
+    `lacks`: the hub does not know the change up to which this exit had followed.
     """
 
     gen: int
@@ -48,6 +51,7 @@ class HubChanges:
     authorities: tuple[str, bytes] = ("", b"")
     told: SyncRequest = NOTHING_TOLD
     stored: int = 0
+    lacks: bool = False
 
     def take(self, answer: SyncAnswer) -> None:
         """Adds a page: what it says is newer than what is there."""
@@ -69,7 +73,7 @@ async def read_changes(
         found = HubChanges(gen, known, told=told, stored=gen)
         if await _read_after(link, node_id, found):
             return found
-        found = HubChanges(gen, Head(0, ""), whole=True, told=told)
+        found = HubChanges(gen, Head(0, ""), whole=True, told=told, lacks=True)
         await _read_everything(link, node_id, found)
         if await _read_after(link, node_id, found):
             return found
@@ -133,13 +137,17 @@ class Written:
 async def write_changes(store: Store, changes: HubChanges, now: int) -> Written:
     """Writes the rows, and how far they go, in one transaction; asks the server to act on it as an admin command does.
 
-    Raises StoreUnavailable. Raises FleetError if the rows do not fit together: everything should be read anew.
+    Raises StoreUnavailable. Raises FleetError if the rows do not fit together: everything should be read anew. Raises
+    OlderHub, on one of several hubs, if that which leads was rolled back: what it lacks may be acknowledged; another
+    one leads soon.
     """
     try:
         async with store.write() as db:
             row = await fleet_state.read(db)
             if row is not None and (row.role == "hub" or row.gen > changes.gen):
                 raise FleetError("a newer generation has begun meanwhile")  # of which this host may be the hub
+            if row is not None and changes.lacks and await _holds_more(db, row, changes.gen):
+                raise OlderHub("the hub lacks what it had told this host, which is another hub: it is not followed")
             written = await _write(db, changes, now)
             await fleet_state.follow_to(db, changes.gen, changes.at.rev, changes.at.mark)
             await fleet_state.follow_role(db)
@@ -148,6 +156,10 @@ async def write_changes(store: Store, changes: HubChanges, now: int) -> Written:
     except (sqlite3.IntegrityError, msgspec.MsgspecError, ValueError) as error:
         raise FleetError(f"the hub's accounts cannot be taken over: {error}") from error
     return written
+
+
+async def _holds_more(db: aiosqlite.Connection, row: FleetRow, gen: int) -> bool:
+    return row.role == "standby" and row.gen == gen and row.acc_rev > 0 and is_cluster(await fleet_members.hubs(db))
 
 
 async def _write(db: aiosqlite.Connection, changes: HubChanges, now: int) -> Written:

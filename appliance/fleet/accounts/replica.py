@@ -163,6 +163,8 @@ class Replica:
         if changes.rows or changes.whole or (changes.gen, changes.at) != (self._gen, self._at):
             try:
                 written = await write_changes(self._store, changes, asked.wall_ms)
+            except OlderHub:
+                raise
             except FleetError:
                 self._at = Head(0, "")  # read everything next time
                 raise

@@ -99,6 +99,7 @@ class HubServing:
 
     def _standing(self, row: FleetRow | None, members: list[FleetMember]) -> HubStanding:
         if row is None or row.role == "spoke":
+            self._hubs.be("spoke")
             return HubStanding("spoke")
         self._hubs.be(row.role)
         hubs = self._hubs.of(members)
@@ -106,7 +107,8 @@ class HubServing:
         if row.role == "standby":
             return HubStanding("standby", cluster=cluster, serves=self._server is not None)
         leader = None if self._lead is None else self._lead.leading.leader
-        leads = not cluster or leader in (None, row.node_id)
+        lacks = self._lead is not None and self._lead.leading.lacks
+        leads = not cluster or (leader in (None, row.node_id) and not lacks)
         return HubStanding("hub", leads, row.gen if leads else 0, cluster, serves=True)
 
     @property

@@ -91,6 +91,7 @@ class Lead:
         self._sent_ms = 0  # of the last write that was taken
         self.record: LeadRecord | None = None  # as last read or written
         self.gen: int | None = None  # that this hub leads, whether or not its lease has run out
+        self.lacks = False  # what the record says to be kept
 
     def read(self, record: LeadRecord | None, revision: int, now_ms: int) -> None:
         """Takes notice of the record as it was read."""
@@ -112,11 +113,15 @@ class Lead:
         record = self.record
         if record is None:
             return None
+        self.lacks = not followed.holds(record.kept)
+        if self.lacks:
+            self.gen = None  # its store was rolled back, with its memory if it led
+            return None
         if self.gen is not None:
             kept = told if told is not None and told.gen == self.gen and _newer(told, record.kept) else record.kept
             is_due = kept != record.kept or now_ms - self._sent_ms >= BEAT_MS
             return LeadWrite(LeadRecord(self._hub, self.gen, kept), self._revision, now_ms) if is_due else None
-        if not (self._is_free(record, now_ms) and followed.holds(record.kept)):
+        if not self._is_free(record, now_ms):
             return None
         gen = max(record.gen, followed.at.gen, followed.seen) + 1
         return LeadWrite(LeadRecord(self._hub, gen, record.kept), self._revision, now_ms)

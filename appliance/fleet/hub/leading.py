@@ -48,6 +48,10 @@ class Progress(Protocol):
         """Returns the newest change of this hub's own that another hub has."""
         ...
 
+    async def require_writable(self) -> None:
+        """Raises StoreUnavailable if the store takes no writes now."""
+        ...
+
     async def begin(self, gen: int) -> None:
         """Notes in the store that this hub leads that generation. Raises StoreUnavailable."""
         ...
@@ -89,6 +93,11 @@ class Leading:
     def gen(self) -> int | None:
         """Returns the generation that this hub leads, if it may; None: it does not lead, or may not for certain."""
         return self._lead.gen if self._lead.leads(self._clock.now().boot_ms) else None
+
+    @property
+    def lacks(self) -> bool:
+        """Tells whether this hub lacks what was acknowledged: its store was rolled back, and another is to lead."""
+        return self._lead.lacks
 
     @property
     def acknowledged(self) -> Change | None:
@@ -159,6 +168,8 @@ class Leading:
                 log.warning("no hub was appointed: this one is, as it has followed most (generation %d)", at.gen)
 
     async def _write(self, write: LeadWrite) -> None:
+        if write.record.gen != self._lead.gen:  # else the record would be kept from others that could lead
+            await self._progress.require_writable()
         revision = await self._records.change(KEY, msgspec.json.encode(write.record), write.revision)
         if revision is None:
             return  # another hub was first; the next look says which

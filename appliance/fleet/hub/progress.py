@@ -35,17 +35,27 @@ class StoreProgress:
             if row.role == "standby":
                 return Followed(Change(row.gen, row.acc_rev, row.acc_mark))
             head = await fleet_changes.head(db)
-            is_known = kept is not None and await fleet_changes.known(db, Head(kept.rev, kept.mark))
+            is_known = kept is not None and (
+                await fleet_changes.known(db, Head(kept.rev, kept.mark)) or await fleet_changes.is_past(db, kept.rev)
+            )
         return Followed(Change(row.gen, head.rev, head.mark), lambda change: is_known and change == kept)
 
     async def first(self) -> Change | None:
-        """Returns this hub's last change, if it is the hub by its store: the first that several hubs are to keep.
+        """Returns the first change that several hubs are to keep, if this is the hub by its store.
 
-        None: it is none. Raises StoreUnavailable.
+        It is the last that another one has told to have; else this hub's last. None: it is none.
+        Raises StoreUnavailable.
         """
         async with self._store.read() as db:
             row, head = await fleet_state.read(db), await fleet_changes.head(db)
-        return Change(row.gen, head.rev, head.mark) if row is not None and row.role == "hub" else None
+        if row is None or row.role != "hub":
+            return None
+        told = self.told()
+        return told if told is not None and told.gen == row.gen else Change(row.gen, head.rev, head.mark)
+
+    async def require_writable(self) -> None:
+        async with self._store.write() as db:
+            await db.execute("UPDATE fleet SET gen = gen")
 
     async def begin(self, gen: int) -> None:
         async with self._store.write() as db:

@@ -141,6 +141,12 @@ async def known(db: aiosqlite.Connection, change: Head) -> bool:
     return bool(list(rows))
 
 
+async def is_past(db: aiosqlite.Connection, rev: int) -> bool:
+    """Tells whether the change of that number was recorded here, and is no longer, as so many came after it."""
+    rows = await db.execute_fetchall("SELECT min(rev) > ? AND max(rev) - ? >= ? FROM fleet_changes", (rev, rev, KEPT))
+    return any(row[0] for row in rows)
+
+
 async def after(db: aiosqlite.Connection, rev: int, most: int) -> list[ChangedRow]:
     """Returns the rows that have changed after that change, as they are now, by their last change, oldest first.
 
