@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LARGEST = 1024 * 1024  # bytes
 MODE = 0o600
-LEFT_S = 60  # after which a file that is not whole yet was left by a process that was killed
+LEFT_S = 86_400  # after which a file that is not whole yet was left by a process that was killed
 
 
 class Unfit(OSError):

@@ -19,12 +19,15 @@ class Commits:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None  # opened by the first question: a single exit asks none
+        self._closed = False
 
     def number(self) -> int | None:
         """Returns a number that is another one after each commit; None: it is not known now.
 
         In WAL it is read from shared memory: https://www.sqlite.org/pragma.html#pragma_data_version
         """
+        if self._closed:
+            return None
         try:
             if self._connection is None:
                 self._connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
@@ -34,6 +37,7 @@ class Commits:
         return int(rows[0][0])
 
     def close(self) -> None:
+        self._closed = True
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 from msgspec.structs import astuple
 
-from appliance.domain.errors import FleetError, NotAnswered
+from appliance.domain.errors import CutOff, FleetError, NotAnswered
 from appliance.fleet.accounts.sync_messages import LedgerRefusal
 from appliance.fleet.link.looking import look_until
 from appliance.fleet.link.reading import Unreadable, read
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", CopiedNodes, Digest, UsageAnswer)
 
 LOOK_S = 5.0
+FAR = 1_000  # batches: what is further behind is read by months, a page of which costs the hub less
 ANSWER_S = 10.0
 
 log = logging.getLogger(__name__)
@@ -55,27 +56,36 @@ class FoldCopying:
 
     async def look(self) -> None:
         """Copies what there is now. Raises FleetError or StoreUnavailable; what was copied by then stays."""
-        told = await self._ask(CopyRequest(has=self._has), CopiedNodes)
+        told, failed = await self._ask(CopyRequest(has=self._has), CopiedNodes), list[FleetError]()
         for each in told.nodes:
-            await self._copy(each)
+            try:
+                await self._copy(each)
+            except CutOff:
+                raise
+            except FleetError as error:  # of one exit: the others' reports are copied
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
     async def _copy(self, told: ToldNode) -> None:
         async with self._store.read() as db:
             own = await fleet_fold.last_batch(db, told.node)
-        if own is not None and own[0] < told.batch:
-            await self._read(told.node, UsageRequest(batch=own[0]))
+        if own is not None and own[0] < told.batch <= own[0] + FAR:
+            # From the last batch on, with that itself: the hub may have had a part of it alone.
+            await self._read(told.node, UsageRequest(batch=max(0, own[0] - 1)))
             async with self._store.write() as db:
                 await fleet_fold.note_batch(db, told.node, told.batch, told.mark)
         elif self._compared.get(told.node) != told:
-            await self._compare(told, is_new=own is None)
-        self._has[told.node] = told.batch
+            await self._compare(told, is_far=own is None or own[0] + FAR < told.batch)
+        if self._compared.get(told.node) == told:
+            self._has[told.node] = told.batch
 
-    async def _compare(self, told: ToldNode, *, is_new: bool) -> None:
+    async def _compare(self, told: ToldNode, *, is_far: bool) -> None:
         """Reads the months whose sums differ: all of an exit of which nothing is here, or this store or the hub's was
         rolled back. The latter is not seen while more is told."""
         digest = await self._ask(CopyRequest(node=told.node), Digest)
         is_all = (digest.batch, digest.mark) == (told.batch, told.mark)
-        if not (is_all or is_new):
+        if not (is_all or is_far):
             return
         async with self._store.read() as db:
             own = await fleet_fold.months(db, told.node)
