@@ -74,6 +74,9 @@ class FollowedAccounts:
     def told(self) -> Change | None:
         return self.others
 
+    async def require_writable(self) -> None:
+        """It is in memory."""
+
     async def begin(self, gen: int) -> None:
         self.at, self.others = Change(gen, self.at.rev, self.at.mark), None
 
