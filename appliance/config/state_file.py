@@ -68,9 +68,10 @@ def write_json(file: Path, value: object, *, on_disk: bool = False) -> None:
 
 
 def write(file: Path, text: str, *, on_disk: bool = False) -> None:
-    """Replaces a file, whole at any moment, whoever else replaces it. `on_disk`: after a power cut too. Raises OSError.
+    """Replaces a file: whoever reads it finds the old one or the new one. `on_disk`: after a power cut too.
 
-    The new one is made under a name of its own: a command and the server may write at the same time.
+    Each writer makes the new file under a name of its own: a command and the server may write at the same time.
+    Raises OSError.
     """
     _forget_left(file)
     new = file.with_name(f"{file.stem}.{secrets.token_hex(8)}.new")

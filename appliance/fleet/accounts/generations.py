@@ -100,12 +100,12 @@ async def yield_to(db: aiosqlite.Connection, newer: Generation, now: int) -> int
 
     None: it is no hub any more, or begins a generation that is as new; nothing is changed.
 
-    Where this is none of that one's hubs, as it was begun by hand without the several of which this was one, it is a
-    spoke: it runs no server any more with which the others could say that one of them leads.
+    An operator may have begun that generation by hand, without this host among its hubs. Then this host becomes a
+    spoke, and stops the server with which other hubs of before could still agree on a leader.
 
-    They are kept as conflicts. Which they are is not known if this store was rolled back to before that one began. One
-    that had followed nothing of this host's may lack all that is here; what it has all the same is dropped from the
-    conflicts once this host follows it.
+    The changes that the newer generation lacks are kept as conflicts. Which they are is not known if this store was
+    rolled back to before that one began. One that had followed nothing of this host's may lack all that is here; what
+    it has all the same is dropped from the conflicts once this host follows it.
     """
     row, lacking = await fleet_state.read(db), []
     if row is None or row.role != "hub" or row.gen >= newer.number:

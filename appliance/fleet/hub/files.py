@@ -155,7 +155,8 @@ class HubFiles:
     def remove_former_streams(self) -> None:
         """Removes streams of hubs or fleets that are no more, while a server goes by the configuration.
 
-        Those of the unit's user it removes itself, as its server ends. Does not raise: they take room, and harm nobody.
+        Where the unit runs the server, the unit removes them when its server ends. Does not raise: streams that stay
+        take room, and harm nobody.
         """
         try:
             config = self.config()
